@@ -1,0 +1,118 @@
+# Each command does its own set-up: what the machine lacks is installed, what is there is left alone.
+#
+# Facts: python-prctl comes as source and wants gcc, Python's headers and libcap's; Debian and Ubuntu keep these, and
+# venv, in packages of their own; the tests start a redis-server.
+# Consequence: first the system's packages (apt-get, as root or by sudo), then a venv, then pip.
+# Decision: nothing is asked of the person but `make`; a stamp in the venv lets the second run start at once.
+# Price: on other distributions those packages are installed by hand; a message says which.
+
+VENV := .venv
+
+# $(call interpreter,3.12): a Python of that version that runs, or nothing. pyenv has a shim also for a version that is
+# not chosen, which then fails, and keeps the real one on no PATH.
+interpreter = $(shell for p in python$(1) $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$(1).*/bin/python$(1); do \
+	"$$p" -c '' 2> /dev/null && command -v "$$p" && break; done)
+
+PYTHONS := $(foreach version,3.11 3.12 3.13,$(call interpreter,$(version)))
+PYTHON := $(firstword $(PYTHONS) python3)
+OTHERS := $(filter-out $(PYTHON),$(PYTHONS))
+
+.PHONY: help demo test lint pytest package clean system-packages redis-server apt-get
+
+help:
+	@echo 'make demo      watch a pool of four workers at work'
+	@echo 'make test      everything: lint, the tests on each Python from 3.11 to 3.13 that is here, the package'
+	@echo 'make lint      ruff, mypy --strict, import-linter'
+	@echo 'make pytest    the tests on one Python; PYTEST="-k memory -x" hands options on'
+	@echo 'make package   build the wheel, install it into a fresh venv, call it'
+	@echo 'make clean     remove what these have made in this folder'
+
+demo: $(VENV)/.demo
+	@$(VENV)/bin/python -m sergeant_linux.demo
+
+test: lint pytest package
+	@for python in $(OTHERS); do \
+		echo "make: the tests again, with $$python"; \
+		$(MAKE) --no-print-directory pytest PYTHON=$$python VENV=$(VENV)-$${python##*/} PYTEST='-m "not slow"' || exit; \
+	done
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+pytest: $(VENV)/.test redis-server
+	$(VENV)/bin/python -m pytest $(PYTEST)
+
+# The folder build/ would hand on modules that are no longer in the tree.
+package: $(VENV)/.test
+	rm -rf build dist $(VENV)-package
+	$(VENV)/bin/python -m pip wheel -q --no-deps -w dist .
+	rm -rf build
+	$(PYTHON) -m venv $(VENV)-package
+	$(VENV)-package/bin/python -m pip install -q dist/*.whl
+	cd / && $(abspath $(VENV))-package/bin/sergeant-linux --version
+	cd / && $(abspath $(VENV))-package/bin/python -m sergeant_linux.supervisor --help > /dev/null
+
+clean:
+	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(call set_up,EXTRA): the venv with this project in it, as it lies here, and what the extra names.
+define set_up
+	@$(MAKE) --no-print-directory system-packages PYTHON=$(PYTHON)
+	@$(VENV)/bin/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -m pip install -q --use-pep517 -e '.[$(1)]'
+endef
+
+$(VENV)/.demo: pyproject.toml
+	$(call set_up,sergeant)
+	@touch $@
+
+$(VENV)/.test: pyproject.toml
+	$(call set_up,test)
+	@touch $@ $(VENV)/.demo
+
+system-packages:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'make: Python 3.11 or newer is needed; if it is on no PATH: make PYTHON=/path/to/python3.11 ...' >&2; exit 1; }
+	@lacks=; python=$$($(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])'); \
+	include=$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))'); \
+	$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || lacks="$$lacks $$python-venv"; \
+	[ -e "$$include/Python.h" ] || lacks="$$lacks $$python-dev"; \
+	command -v gcc > /dev/null || lacks="$$lacks gcc libc6-dev"; \
+	echo '#include <sys/capability.h>' | cpp > /dev/null 2>&1 || lacks="$$lacks libcap-dev"; \
+	[ -z "$$lacks" ] || $(MAKE) --no-print-directory apt-get PACKAGES="$$lacks"
+
+redis-server:
+	@command -v redis-server > /dev/null || $(MAKE) --no-print-directory apt-get PACKAGES=redis-server
+
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+apt-get:
+	@echo 'make: this machine lacks $(PACKAGES)'
+	@type apt-get $(SUDO) > /dev/null || { \
+		echo 'make: apt-get, as root or by sudo, would install them; please install them (the names are Debian'"'"'s)' >&2; exit 1; }
+	$(SUDO) apt-get update -q
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(PACKAGES)
+
+# The lab: a Linux with cgroup v2 of its own, in a process; see vagrant/README.md.
+
+.PHONY: lab lab-setup vagrantfile
+
+LAB := tests/kernel tests/lab
+
+lab: $(VENV)/.test lab-setup
+	vagrant/lab -- $(VENV)/bin/python -m pytest $(LAB)
+	vagrant/lab --user nobody -- $(VENV)/bin/python -m pytest -p no:cacheprovider tests/lab
+
+lab-setup:
+	@PATH="$$PATH:/usr/sbin:/sbin"; lacks=; \
+	for pair in linux.uml:user-mode-linux insmod:kmod ip:iproute2 setfattr:attr; do \
+		command -v $${pair%:*} > /dev/null || lacks="$$lacks $${pair#*:}"; \
+	done; \
+	[ -z "$$lacks" ] || $(MAKE) --no-print-directory apt-get PACKAGES="$$lacks"
+
+vagrantfile:
+	@command -v vagrant > /dev/null || $(MAKE) --no-print-directory apt-get PACKAGES=vagrant
+	cd vagrant && vagrant validate --ignore-provider

@@ -1,0 +1,20 @@
+"""sergeant_linux: a supervisor for Python workers on Linux."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sergeant_linux.supervisor import Supervisor
+    from sergeant_linux.worker.ready import ready
+
+__all__ = ['Supervisor', 'ready']
+
+_HOMES = {'Supervisor': 'sergeant_linux.supervisor', 'ready': 'sergeant_linux.worker.ready'}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is asked for: a worker doesn't pay for the supervisor's modules."""
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,219 @@
+"""What the core wants done, in the imperative, and what it wants told.
+
+Commands are for the kernel side, timers for the pool's own heap, escalations for the pool itself; reports are facts
+for the log. A slot returns them in the order in which they are to be carried out.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sergeant_linux.core.result import Ending, Outcome, Request, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Bring a process into being for this life; it is to wait at its gate."""
+
+    slot: int
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Open the gate: user code may run."""
+
+    slot: int
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Close the gate of a life that was not born yet: whatever comes of it leaves without having run user code."""
+
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Ask the worker to stop at its next task boundary."""
+
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """Send SIGTERM to the worker, once."""
+
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Send SIGKILL to the worker and everything it started."""
+
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndStragglers:
+    """The main process is gone: end what it left behind, and say `Unpopulated` when there is nothing left."""
+
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The pool is at rest: leave with this exit status."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Let the seat's timer elapse at `at`; a seat has one timer."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Disarm:
+    """The seat waits for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopPool:
+    """The whole pool has to stop, and leave with this exit status."""
+
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceSoon:
+    """This seat's worker is to be succeeded when its turn comes."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpawned:
+    """A life has a process; `predecessor`: the pid of the worker whose place it takes."""
+
+    slot: int
+    life: int
+    pid: int
+    predecessor: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker is ready, `after` seconds after its process existed."""
+
+    slot: int
+    life: int
+    pid: int
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpawnFailed:
+    """No process came of a life."""
+
+    slot: int
+    life: int
+    reason: str
+    restart_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """The one record of the end of a life. Times in seconds; `measured`: bytes of memory at the kill, for
+    memory-max."""
+
+    slot: int
+    life: int
+    pid: int
+    result: Result
+    outcome: Outcome
+    request: Request | None
+    ending: Ending
+    uptime: float
+    measured: int | None
+    restart_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerKilled:
+    """SIGKILL is being sent: the worker didn't go in time, or nobody may wait any longer."""
+
+    slot: int
+    life: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStartTimedOut:
+    """The worker did not become ready in time."""
+
+    slot: int
+    life: int
+    pid: int
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessionRequested:
+    """A worker is going to be succeeded; `measured`: bytes of memory, when that is the reason."""
+
+    slot: int
+    life: int
+    pid: int
+    request: Request
+    measured: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StragglersRemain:
+    """What a life left behind has been killed and is still there, `after` seconds later."""
+
+    slot: int
+    life: int
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSpent:
+    """The restart that would be due is not made: the budget is spent."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """The number of workers wanted has changed, or couldn't (`before` == `after`)."""
+
+    before: int
+    after: int
+
+
+Report: TypeAlias = (
+    WorkerSpawned
+    | WorkerReady
+    | WorkerSpawnFailed
+    | WorkerExited
+    | WorkerKilled
+    | WorkerStartTimedOut
+    | SuccessionRequested
+    | StragglersRemain
+    | BudgetSpent
+    | Scaled
+)
+"""Facts for the log."""
+
+Order: TypeAlias = Spawn | Go | Cancel | Drain | Terminate | Kill | EndStragglers | Leave
+"""What the kernel side is to do."""
+
+Command: TypeAlias = Order | Report
+"""What a pool returns."""
+
+SeatCommand: TypeAlias = Command | Arm | Disarm | StopPool | ReplaceSoon
+"""What a seat returns; the pool keeps the last four to itself."""

@@ -1,0 +1,110 @@
+"""What can happen to a pool: facts (past tense), and requests.
+
+A fact about a process names its life, never its slot or pid: a slot outlives its processes and pids are used again,
+so a fact that comes late can't be taken for one about the successor.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sergeant_linux.core.result import Ending, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The process of a life exists and waits at its gate; it has run no user code."""
+
+    life: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnFailed:
+    """No process will come of this life."""
+
+    life: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker said READY; `can_drain`: it listens for DRAIN and stops at a task boundary."""
+
+    life: int
+    can_drain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """The main process of a life was reaped, with the evidence of why."""
+
+    life: int
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Unpopulated:
+    """Nothing that the life had started is left."""
+
+    life: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryExceeded:
+    """The life was measured over its memory limit (hard), in bytes."""
+
+    life: int
+    measured: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHigh:
+    """The life stayed over its memory mark (soft), in bytes."""
+
+    life: int
+    measured: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimerElapsed:
+    """The timer of a seat has run out."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequested:
+    """A process is wanted here."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """No process is wanted here any more: it is asked to go, at its next task boundary if it can.
+
+    patience: seconds until an asked worker is told (SIGTERM); grace: seconds from then until it is killed.
+    """
+
+    request: Request
+    patience: float
+    grace: float
+
+
+@dataclass(frozen=True, slots=True)
+class KillRequested:
+    """Whatever is here is to be gone now."""
+
+
+SeatEvent: TypeAlias = (
+    Spawned
+    | SpawnFailed
+    | Ready
+    | Exited
+    | MemoryExceeded
+    | MemoryHigh
+    | TimerElapsed
+    | StartRequested
+    | StopRequested
+    | KillRequested
+)
+"""What can happen to a seat (see slot.py); every pair of a state and one of these is in its table."""
+
+LifeEvent: TypeAlias = Spawned | SpawnFailed | Ready | Exited | MemoryExceeded | MemoryHigh | Unpopulated
+"""What the world reports about one life."""

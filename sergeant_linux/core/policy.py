@@ -1,0 +1,341 @@
+"""Every knob of a pool, as one validated value object.
+
+Facts: a knob is set from three places (a flag, an environment variable, the Python class), is explained in the help,
+and is used deep inside the program. Written down for each of them, its descriptions drift apart.
+Decision: one field of `Policy` is one knob, and the field's metadata (`Knob`) is all there is to know about it: its
+flag, its kind of value, its help. The command line is generated from it; nothing about a knob is written down twice.
+Where a flag takes a size or a time span, a Python caller may give the same text (`'64M'`, `'1min 30s'`).
+Price: what a field means is read in its metadata, not in a comment beside it.
+
+Invariant: a `Policy` that exists is valid and its values have their final types; nobody checks them again.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, TypeVar, get_args
+
+from sergeant_linux.core.units import format_size, format_span, parse_size, parse_span
+
+VARIABLE_PREFIX: Final = 'SERGEANT_LINUX_'
+"""What the name of every environment variable that sets a knob begins with. Workers don't inherit these."""
+
+OFF: Final = 'off'
+"""How "no bound" (`None`) is written. systemd's word for it, `infinity`, is understood as well."""
+
+Spawn = Literal['fork', 'exec']
+MemoryMeasure = Literal['rss', 'pss', 'uss', 'tree']
+LogLevel = Literal['debug', 'info', 'warning', 'error', 'critical']
+LogFormat = Literal['text', 'json']
+
+T = TypeVar('T')
+
+
+class BadValue(ValueError):
+    """The value of one knob can't be: `knob` is the field's name, `text` says what was expected and what was found."""
+
+    def __init__(self, knob: str, text: str) -> None:
+        super().__init__(f'{knob}: {text}')
+        self.knob = knob
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `count` restarts within `span` seconds, written `5/1min`. A count of 0 allows none at all.
+
+    Raises TypeError and ValueError.
+    """
+
+    count: int
+    span: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'count', _from_0(self.count))
+        object.__setattr__(self, 'span', _above_0(self.span))
+
+    def __str__(self) -> str:
+        return f'{self.count}/{format_span(self.span)}'
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of value that knobs have.
+
+    `name` stands for the value in the usage, `unit` says how to write it. `accept` takes what a Python caller gave
+    and returns it in its final type; its TypeError or ValueError says what was expected. `read` makes the text of a
+    flag or a variable into something for `accept`, or raises ValueError. `show` writes a value for people.
+    """
+
+    name: str
+    unit: str
+    accept: Callable[[object], object]
+    read: Callable[[str], object] = str
+    show: Callable[..., str] = str
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """What there is to know about a field of `Policy`: its flag, its kind of value, and its help (whole sentences)."""
+
+    flag: str
+    kind: Kind
+    help: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets the knob where the flag doesn't."""
+        return VARIABLE_PREFIX + self.flag.removeprefix('--').replace('-', '_').upper()
+
+
+def _where(parse: Callable[[object], T], holds: Callable[[T], bool], expected: str) -> Callable[[object], T]:
+    """Return an `accept` that takes what `parse` takes, but only where `holds`."""
+
+    def accept(value: object) -> T:
+        parsed = parse(value)
+        if not holds(parsed):
+            raise ValueError(f'expected {expected}, not {value!r:.100}')
+        return parsed
+
+    return accept
+
+
+def _optional(kind: Kind) -> Kind:
+    """Return the kind that also has `None`, no bound."""
+
+    def accept(value: object) -> object:
+        if value is None or (isinstance(value, str | float) and value in (OFF, 'infinity', math.inf)):
+            return None
+        return kind.accept(value)
+
+    def show(value: object) -> str:
+        return OFF if value is None else kind.show(value)
+
+    return Kind(kind.name, kind.unit, accept, kind.read, show)
+
+
+def _choice(*choices: str) -> Kind:
+    """Return the kind that has these values and no other."""
+    parse = _where(_text, lambda text: text in choices, f'one of {", ".join(choices)}')
+    return Kind(f'{{{",".join(choices)}}}', '', parse)
+
+
+def _int(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f'expected a whole number, not {value!r:.100}')
+    return value
+
+
+def _read_int(text: str) -> int:
+    digits = text.removeprefix('-')
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
+        raise ValueError(f'expected a whole number, not {text!r:.100}')
+    return int(text)
+
+
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f'expected True or False, not {value!r:.100}')
+    return value
+
+
+def _read_bool(text: str) -> bool:
+    if text not in ('0', '1'):
+        raise ValueError(f'expected 1 or 0, not {text!r:.100}')
+    return text == '1'
+
+
+def _show_bool(value: bool) -> str:
+    return 'on' if value else OFF
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f'expected text, not {value!r:.100}')
+    return value
+
+
+def _is_module_name(text: str) -> bool:
+    """Whether importlib.import_module could take `text`, which needn't be identifiers: `my-worker` is my-worker.py."""
+    return all(part and part == part.strip() and part.isprintable() and '/' not in part for part in text.split('.'))
+
+
+def _modules(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple):
+        raise TypeError(f'expected a list of module names, not {value!r:.100}')
+    return tuple(_module(name) for name in value)
+
+
+def _read_modules(text: str) -> list[str]:
+    return [name.strip() for name in text.split(',')]
+
+
+def _show_modules(value: tuple[str, ...]) -> str:
+    return ', '.join(value) or 'none'
+
+
+def _budget(value: object) -> Budget:
+    if isinstance(value, Budget):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f'expected a budget (text such as 5/1min), not {value!r:.100}')
+    count, _, span = value.partition('/')
+    try:
+        return Budget(_read_int(count), parse_span(span))
+    except ValueError:
+        raise ValueError(f'expected restarts/time span, such as 5/1min, not {value!r:.100}') from None
+
+
+_from_0 = _where(_int, lambda number: number >= 0, 'a whole number, 0 or more')
+_from_1 = _where(_int, lambda number: number >= 1, 'a whole number, 1 or more')
+_above_0 = _where(parse_span, lambda span: span > 0, 'a time span above 0')
+_finite = _where(parse_span, math.isfinite, 'a finite time span')
+_finite_above_0 = _where(_above_0, math.isfinite, 'a finite time span')
+_paced = _where(_finite, lambda span: span >= 0.02, 'a time span of 20ms or more')
+_bytes = _where(parse_size, lambda size: size > 0, 'a size above 0')
+_module = _where(_text, _is_module_name, 'the name of a module, as in `import package.module`')
+_class = _where(_text, str.isidentifier, 'the name of a class')
+
+COUNT: Final = Kind('N', '', _from_1, _read_int)
+MODULE: Final = Kind('MODULE', '', _module)
+CLASS: Final = Kind('CLASS', '', _class)
+SIZE: Final = _optional(Kind('SIZE', 'in bytes, or with K, M, G, T', _bytes, show=format_size))
+TIMEOUT: Final = Kind('SPAN', 'in seconds, or as a time span', _above_0, show=format_span)
+DELAY: Final = Kind('SPAN', 'in seconds, or as a time span', _finite, show=format_span)
+PACE: Final = Kind('SPAN', 'in seconds, or as a time span', _paced, show=format_span)
+LIFETIME: Final = _optional(Kind('SPAN', 'in seconds, or as a time span', _finite_above_0, show=format_span))
+BUDGET: Final = _optional(Kind('N/SPAN', 'such as 5/1min', _budget))
+SWITCH: Final = Kind('', '', _bool, _read_bool, _show_bool)
+MODULES: Final = Kind('MODULE', '', _modules, _read_modules, _show_modules)
+
+
+def _knob(flag: str, kind: Kind, help: str) -> Mapping[str, Knob]:
+    """Return a field's metadata."""
+    return {'knob': Knob(flag, kind, help)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a pool is to be run. Sizes are bytes, time spans seconds; what each knob means is said in its metadata.
+
+    Raises TypeError for a value of the wrong type and `BadValue` (a ValueError) for one that can't be; the text names
+    the knob, what was expected, and the value.
+    """
+
+    concurrent_workers: int = field(metadata=_knob(
+        '--concurrent-workers', COUNT,
+        'Number of worker processes to keep running.',
+    ))
+    worker_class_name: str = field(metadata=_knob(
+        '--worker-class', CLASS,
+        'Class name of the worker to spawn.',
+    ))
+    worker_module_name: str = field(metadata=_knob(
+        '--worker-module', MODULE,
+        'Module of the worker class.',
+    ))
+    max_worker_memory_usage: int | None = field(default=None, metadata=_knob(
+        '--max-worker-memory-usage', SIZE,
+        'Maximum memory usage of an individual worker, by default its RSS. A worker that goes over it is killed '
+        'and another one is spawned in its place.',
+    ))
+    spawn: Spawn = field(default='fork', metadata=_knob(
+        '--spawn', _choice(*get_args(Spawn)),
+        'How a worker is started: forked from a process that has the common modules loaded, or as a fresh '
+        "interpreter, for libraries that can't live with fork.",
+    ))
+    preload: bool = field(default=False, metadata=_knob(
+        '--preload', SWITCH,
+        'Import the worker module once, before workers are forked, instead of in each worker.',
+    ))
+    preload_modules: tuple[str, ...] = field(default=(), metadata=_knob(
+        '--preload-module', MODULES,
+        'Import this module once, before workers are forked. May be given several times.',
+    ))
+    timeout_start: float = field(default=60.0, metadata=_knob(
+        '--timeout-start', TIMEOUT,
+        'How long a worker may take to become ready; then it is killed and its start has failed.',
+    ))
+    timeout_stop: float = field(default=8.0, metadata=_knob(
+        '--timeout-stop', TIMEOUT,
+        'How long a stop may take; then the worker and everything it has started is killed. The default fits in '
+        '`docker stop`, which waits 10s.',
+    ))
+    timeout_drain: float = field(default=math.inf, metadata=_knob(
+        '--timeout-drain', TIMEOUT,
+        'How long a worker that is to be replaced as planned may take to finish the task in hand; then it gets '
+        'SIGTERM.',
+    ))
+    restart_delay: float = field(default=0.1, metadata=_knob(
+        '--restart-delay', DELAY,
+        'Wait before a worker that has failed is restarted, doubled with each further failure in a row. 0 turns '
+        'the waiting off.',
+    ))
+    restart_max_delay: float = field(default=30.0, metadata=_knob(
+        '--restart-max-delay', DELAY,
+        'Upper bound of that wait.',
+    ))
+    restart_reset: float = field(default=1.0, metadata=_knob(
+        '--restart-reset', DELAY,
+        'A worker that was ready for this long and then fails is restarted at once, and failures in a row are '
+        'counted anew.',
+    ))
+    restart_budget: Budget | None = field(default=None, metadata=_knob(
+        '--restart-budget', BUDGET,
+        'How many failed workers the whole pool may restart within a time span. When one more is needed the pool '
+        'stops, with exit status 3.',
+    ))
+    max_worker_lifetime: float | None = field(default=None, metadata=_knob(
+        '--max-worker-lifetime', LIFETIME,
+        'Age at which a worker is replaced as planned: its successor is ready before it is asked to go.',
+    ))
+    max_worker_lifetime_jitter: float = field(default=0.0, metadata=_knob(
+        '--max-worker-lifetime-jitter', DELAY,
+        "Added to the lifetime: a random span of at most this, drawn once for each worker, so that workers don't "
+        'leave together.',
+    ))
+    worker_memory_high: int | None = field(default=None, metadata=_knob(
+        '--worker-memory-high', SIZE,
+        'Memory mark of an individual worker: one that stays over it is replaced as planned, no task is '
+        'interrupted.',
+    ))
+    memory_measure: MemoryMeasure = field(default='rss', metadata=_knob(
+        '--memory-measure', _choice(*get_args(MemoryMeasure)),
+        'What counts as the memory of a worker: its RSS, its PSS or USS (shared pages counted in part or not at '
+        'all), or the RSS of it and all that descends from it.',
+    ))
+    memory_poll_interval: float = field(default=0.5, metadata=_knob(
+        '--memory-poll-interval', PACE,
+        'The longest wait between two looks at the memory of a worker; near its limit they come faster.',
+    ))
+    log_level: LogLevel = field(default='info', metadata=_knob(
+        '--log-level', _choice(*get_args(LogLevel)),
+        'The least severe messages that are logged.',
+    ))
+    log_format: LogFormat = field(default='text', metadata=_knob(
+        '--log-format', _choice(*get_args(LogFormat)),
+        'Log lines as sergeant.supervisor writes them, or one JSON object a line.',
+    ))
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            knob: Knob = each.metadata['knob']
+            try:
+                accepted = knob.kind.accept(getattr(self, each.name))
+            except TypeError as error:
+                raise TypeError(f'{each.name}: {error}') from None
+            except ValueError as error:
+                raise BadValue(each.name, str(error)) from None
+            object.__setattr__(self, each.name, accepted)
+        if self.restart_max_delay < self.restart_delay:
+            raise BadValue(
+                'restart_max_delay',
+                f'expected at least the restart delay ({format_span(self.restart_delay)}), '
+                f'not {format_span(self.restart_max_delay)}',
+            )
+        limit, mark = self.max_worker_memory_usage, self.worker_memory_high
+        if limit is not None and mark is not None and mark > limit:
+            raise BadValue(
+                'worker_memory_high',
+                f'expected at most the maximum memory usage ({format_size(limit)}), not {format_size(mark)}',
+            )

@@ -1,0 +1,125 @@
+"""The birth of a worker, seen by the newborn: from the fork to its first line of user code.
+
+Facts: a newborn is forked by an intermediate that leaves at once, and so becomes the child of the nearest subreaper:
+the supervisor. PR_SET_PDEATHSIG concerns the parent of the moment and is signalled again for each later one
+(prctl(2)); getppid() tells who it is, and any of them can die between two instructions. SIGURG is ignored by default,
+so a stray one harms nobody.
+Consequence: with all signals blocked, ask for SIGURG at the intermediate's end, wait until it is not the parent any
+more, ask for SIGKILL at the next parent's end, and go on only if that parent is the supervisor.
+
+Invariant: no user code before GO, and none in a process whose supervisor is gone.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from array import array
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+from sergeant_linux import gate as gates
+from sergeant_linux.forkserver import launch
+from sergeant_linux.kernel import prctl, proctitle, signals
+from sergeant_linux.worker import main as worker
+
+GATE_FD: Final = launch.FIRST_FD
+
+LIFE: Final = 'SERGEANT_WORKER_LIFE'
+SLOT: Final = 'SERGEANT_WORKER_SLOT'
+POOL: Final = 'SERGEANT_WORKER_POOL'
+"""The marks in a worker's environment, and in that of everything it starts."""
+
+ROOM: Final = '0' * 20
+"""What stands in the environment of the fork server where a worker will write its own marks: /proc/PID/environ shows
+the block that a process was exec'd with, so only what is written into that block can be seen there."""
+
+
+def be_born(gate: socket.socket, *, supervisor: int, intermediate: int, fresh_interpreter: bool) -> NoReturn:
+    """Become a worker. Called in the new process, with all signals blocked; never returns."""
+    prctl.set_pdeathsig(signal.SIGURG)
+    os.setsid()
+    while os.getppid() == intermediate:
+        signal.sigtimedwait([signal.SIGURG], 1.0)
+    prctl.set_pdeathsig(signal.SIGKILL)
+    stay_only_with(supervisor)
+    say_hello(gate)
+    go = wait_for_go(gate, peek=fresh_interpreter)
+    stay_only_with(supervisor)
+    marks = {SLOT: str(go['slot']), LIFE: str(go['life']), POOL: str(go['pool'])}
+    os.environ.update(marks)
+    if fresh_interpreter:
+        exec_worker(gate, supervisor)
+    for key, value in marks.items():
+        proctitle.set_environ_entry(key, value)
+    become(gate, go)
+
+
+def stay_only_with(supervisor: int) -> None:
+    """Leave at once unless the supervisor is the parent of this process."""
+    if os.getppid() != supervisor:
+        os._exit(0)
+
+
+def say_hello(gate: socket.socket) -> None:
+    """Send the pid and a pidfd of this process. Nobody there to hear it: leave."""
+    me = os.pidfd_open(os.getpid())
+    try:
+        gate.sendmsg(
+            [gates.encode({'type': 'hello', 'pid': os.getpid()})],
+            [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array('i', [me]))],
+            socket.MSG_NOSIGNAL,
+        )
+    except OSError:
+        os._exit(0)
+    os.close(me)
+
+
+def wait_for_go(gate: socket.socket, *, peek: bool) -> Mapping[str, Any]:
+    """Wait at the gate. Its end (EOF, ECONNRESET) means that this life was cancelled: leave."""
+    with suppress(OSError, gates.Malformed):
+        message = gates.receive(gate, flags=socket.MSG_PEEK if peek else 0)
+        if message is not None and message['type'] == 'go':
+            return message
+    os._exit(0)
+
+
+def exec_worker(gate: socket.socket, supervisor: int) -> NoReturn:
+    """Go on in a fresh interpreter, which finds GO still unread at the gate. PDEATHSIG and the session survive the
+    exec."""
+    os.dup2(gate.fileno(), GATE_FD)
+    os.set_inheritable(GATE_FD, True)
+    signals.reset_to_default()
+    command = launch.command_line(__name__, [str(supervisor)])
+    os.execve(sys.executable, command, os.environ)
+
+
+def become(gate: socket.socket, go: Mapping[str, Any]) -> NoReturn:
+    """Take the worker's name and run it."""
+    title = f'sergeant-linux: worker {go["module"]}.{go["class"]} [{go["slot"]}]'
+    proctitle.set_title(title)
+    prctl.set_name('sergeant-linux')
+    gc.enable()
+    reseed()
+    signals.reset_to_default()
+    worker.run(gate, go)
+
+
+def reseed() -> None:
+    """Give this worker random numbers of its own: `random` does it at fork, numpy's global generator doesn't."""
+    numpy = sys.modules.get('numpy')
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def main(arguments: list[str]) -> None:
+    """The fresh interpreter of a worker that was exec'd."""
+    launch.adopt_fds(1)
+    proctitle.set_title('sergeant-linux: worker')
+    launch.leave_our_path()  # from here on, what we import may be the user's
+    sys.argv[:] = ['']
+    gate = socket.socket(fileno=GATE_FD)
+    stay_only_with(int(arguments[0]))
+    become(gate, wait_for_go(gate, peek=False))

@@ -1,0 +1,125 @@
+"""The fork server: a fresh process that imports what is preloaded and forks workers. It decides nothing and may die
+at any time.
+
+Facts: importing sergeant costs 250 ms, a fork of a process that has it 2 ms; a fork is only safe where no other
+thread runs; garbage collection after a fork writes to every object and so copies every page.
+Consequence: one thread, imports first, gc.freeze() before the first fork, one request at a time, all signals blocked.
+A worker is forked by an intermediate that leaves, so it is the supervisor's child: this process's death needs no
+bookkeeping, every request in flight ends as a hello or as an end of file on its gate.
+
+If what was preloaded has left threads running, the server says so and leaves; its successor preloads nothing of the
+user's.
+"""
+
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any, Final, NoReturn
+
+from sergeant_linux import gate as gates
+from sergeant_linux.forkserver import launch, newborn
+from sergeant_linux.kernel import prctl, procfs, proctitle
+
+CONTROL_FD: Final = launch.FIRST_FD
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the supervisor's end of the control socket is closed."""
+    config = json.loads(arguments[0])
+    sys.argv[:] = ['']
+    for mark in (newborn.SLOT, newborn.LIFE):
+        del os.environ[mark]  # what is preloaded is in no life; the room for the marks stays in /proc/PID/environ
+    prctl.set_pdeathsig(signal.SIGKILL)
+    newborn.stay_only_with(config['supervisor'])
+    launch.adopt_fds(1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, tuple(config['nofile']))
+    proctitle.set_title('sergeant-linux: fork server')
+    launch.leave_our_path()  # from here on, what we import may be the user's
+    prctl.set_name(config['comm'])
+    control = socket.socket(fileno=CONTROL_FD)
+    failed = preload(config)
+    threads = procfs.threads(os.getpid())
+    gates.send(control, {'type': 'serving', 'threads': threads, 'failed': failed}, patience=1.0)
+    if threads > 1:
+        os._exit(0)  # not by way of the interpreter's end, which would wait for them
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    while serve(control, config):
+        pass
+
+
+def preload(config: dict[str, Any]) -> list[dict[str, str]]:
+    """Import what is to be there before the first fork; return what could not be imported, and why.
+
+    sergeant is a convenience (its absence is no fault), and so is the worker module: a worker that imports it itself
+    finds the same fault and reports it in its own words. A module that was asked for by name is a promise.
+    """
+    failed = []
+    for name in config['convenience']:
+        with suppress(Exception, SystemExit):
+            importlib.import_module(name)
+    for name in config['preload']:
+        try:
+            importlib.import_module(name)
+        except (Exception, SystemExit) as error:
+            failed.append({'module': name, 'exception': gates.cut(repr(error), 2000)})
+            traceback.print_exc()
+    return failed
+
+
+def serve(control: socket.socket, config: dict[str, Any]) -> bool:
+    """Take one request and fork what it asks for; False when there will be none any more."""
+    try:
+        data, fds, _, _ = socket.recv_fds(control, gates.MAX_MESSAGE, 4)
+    except OSError:
+        return False
+    if not data:
+        return False
+    os.set_inheritable(fds[0], False)  # recv_fds takes no MSG_CMSG_CLOEXEC (Python 3.11 to 3.13 ignore its flags)
+    gate = socket.socket(fileno=fds[0])
+    try:
+        intermediate = os.fork()
+        if intermediate == 0:
+            fork_worker(control, gate, config)
+        os.waitid(os.P_PID, intermediate, os.WEXITED)
+    except OSError as error:
+        refuse(gate, error)
+    finally:
+        gate.close()
+    return True
+
+
+def fork_worker(control: socket.socket, gate: socket.socket, config: dict[str, Any]) -> NoReturn:
+    """The intermediate: fork the worker and leave."""
+    control.close()
+    me = os.getpid()
+    try:
+        worker = os.fork()
+    except OSError as error:
+        refuse(gate, error)
+        os._exit(1)
+    if worker != 0:
+        os._exit(0)
+    try:
+        newborn.be_born(
+            gate, supervisor=config['supervisor'], intermediate=me, fresh_interpreter=config['spawn'] == 'exec'
+        )
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(1)
+
+
+def refuse(gate: socket.socket, error: OSError) -> None:
+    """Say on the gate why no worker will come."""
+    gates.send(gate, {'type': 'refused', 'reason': f'fork: {error}'})

@@ -1,0 +1,113 @@
+"""A process, by a reference that no other process can ever take over.
+
+Facts: a pid is a number that the kernel gives to the next process once this one is reaped. A pidfd names one process
+for good (pidfd_open(2), since Linux 5.3): it is readable once the process is a zombie, whole thread group included, and
+for good; a signal sent through it reaches that process or nobody; waiting through it takes that exit status or none.
+Consequence: a pid never travels alone. It is shown to people, and used to look into /proc while the process is
+unreaped.
+Decision: `PidRef` is the pair. Signals go by pidfd_send_signal(2), since Linux 5.1; waits by waitid(P_PIDFD), since
+Linux 5.4.
+Price: a descriptor a process. It is close-on-exec, but a fork copies it: a child closes what it inherited.
+
+Invariant: a `PidRef` is closed by its owner, once; there is no `__del__`, so that a leak shows.
+"""
+
+import os
+import select
+import signal
+from typing import NamedTuple, Self
+
+
+class Ended(NamedTuple):
+    """How a process ended. Exactly one of `exit_code` and `signal` is None."""
+
+    exit_code: int | None
+    """0-255, when it left by itself."""
+    signal: int | None
+    """The number of the signal that killed it."""
+    core_dumped: bool
+
+    @property
+    def return_code(self) -> int:
+        """The exit code, or the signal's number made negative, as subprocess has it."""
+        if self.signal is not None:
+            return -self.signal
+        assert self.exit_code is not None
+        return self.exit_code
+
+
+class PidRef:
+    """A process. `pid` is its number; `fd` is its pidfd, -1 once closed."""
+
+    __slots__ = ('fd', 'pid')
+
+    def __init__(self, pid: int, fd: int) -> None:
+        """Adopt a pidfd of the process `pid`; this object makes it close-on-exec, and closes it.
+
+        One that came by SCM_RIGHTS isn't: socket.recv_fds ignores its flags, MSG_CMSG_CLOEXEC too (Python 3.11-3.13).
+        """
+        os.set_inheritable(fd, False)
+        self.pid = pid
+        self.fd = fd
+
+    @classmethod
+    def open(cls, pid: int) -> Self:
+        """Take a reference to the process that has this pid *now*.
+
+        Safe for a child of the caller that nobody has reaped, a zombie included. Raises ProcessLookupError when there
+        is no such process, other OSErrors as pidfd_open(2).
+        """
+        return cls(pid, os.pidfd_open(pid))
+
+    def fileno(self) -> int:
+        """Return the pidfd, for epoll: readable once the process has ended, and from then on."""
+        return self.fd
+
+    def signal(self, signum: int) -> bool:
+        """Send a signal; False when the process is reaped already. A zombie takes every signal and does nothing.
+
+        Raises PermissionError when the caller may not.
+        """
+        try:
+            signal.pidfd_send_signal(self.fd, signum)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def exited(self, patience: float = 0.0) -> bool:
+        """Return whether the process has ended, waiting at most `patience` seconds for it.
+
+        Reaps nothing; true for a reaped process too. A process ends with its last thread: its leader can be long gone,
+        and state Z in /proc, before that.
+        """
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(max(patience, 0.0) * 1000))
+
+    def reap(self) -> Ended | None:
+        """Take the exit status and let the pid go; None while the process runs.
+
+        Raises ChildProcessError when it isn't a child of the caller, or somebody has reaped it. What shall be known
+        from /proc is read before.
+        """
+        status = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+        if status is None:
+            return None
+        if status.si_code == os.CLD_EXITED:
+            return Ended(exit_code=status.si_status, signal=None, core_dumped=False)
+        return Ended(exit_code=None, signal=status.si_status, core_dumped=status.si_code == os.CLD_DUMPED)
+
+    def close(self) -> None:
+        """Close the pidfd; again does no harm. Unregister it from every epoll before."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f'PidRef(pid={self.pid}, fd={self.fd})'

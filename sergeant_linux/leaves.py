@@ -1,0 +1,272 @@
+"""The cgroups of one pool: a folder of its own, and in it a leaf for each life.
+
+    HOME                        what is ours (delegation.py); controllers are enabled for what is below
+    ├── supervisor              our own processes, and whatever else was in HOME
+    └── sergeant-PID-RANDOM     one pool; held by flock(2) on the directory as long as its supervisor lives
+        ├── life-1              one life: worker, and all it starts
+        └── life-2
+
+Facts: a cgroup with controllers for its children may hold no processes, so they are moved out first, all of them,
+until none is left; enabling is one write, all or nothing. A leaf's counters begin at zero, so one that is never used
+twice tells about one life only. A lock on a directory is gone with the last process that has it open. A killed cgroup
+needs some milliseconds to become empty.
+Consequence: a folder that can be locked belongs to a dead predecessor: it is killed and removed; one that can't is a
+live neighbour's and is not touched. A limit is in force before the worker is born in the leaf. Nothing outside of
+HOME is ever written.
+
+Invariant: what was done to HOME is undone when it fails half-way, and at the end when no neighbour needs it.
+"""
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from sergeant_linux.core.result import MemoryEvidence, OomScope
+from sergeant_linux.delegation import SUPERVISOR, Home, NotOurs
+from sergeant_linux.kernel.cgroup import Cgroup, explain
+
+POOL_PREFIX: Final = 'sergeant-'
+PREDECESSOR_PATIENCE: Final = 2.0
+MOVE_ATTEMPTS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What every leaf is given: file -> value; `optional` ones where the kernel has the file. `needed`: the
+    controllers for them."""
+
+    required: Mapping[str, str]
+    optional: Mapping[str, str]
+    needed: frozenset[str]
+    pool: Mapping[str, str]
+
+
+class Leaf:
+    """The cgroup of one life."""
+
+    def __init__(self, cgroup: Cgroup, pool: Cgroup, *, has_memory: bool, limit: int | None) -> None:
+        self.cgroup = cgroup
+        self._pool = pool
+        self._has_memory = has_memory
+        self._limit = limit
+        self._pool_ooms = pool.table('memory.events.local').get('oom', 0) if has_memory else 0
+        self.directory = os.open(cgroup.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def close_directory(self) -> None:
+        """Let go of the descriptor that is passed to whoever is to be born here."""
+        if self.directory >= 0:
+            os.close(self.directory)
+            self.directory = -1
+
+    def memory_now(self) -> int | None:
+        """Return memory.current in bytes."""
+        return self.cgroup.number('memory.current') if self._has_memory else None
+
+    def evidence(self) -> MemoryEvidence | None:
+        """Return what the counters say; to be read before the life is buried."""
+        if not self._has_memory:
+            return None
+        cgroup = self.cgroup
+        kills = cgroup.table('memory.events').get('oom_kill', 0)
+        stat = cgroup.table('memory.stat')
+        scope = None
+        if kills:
+            if cgroup.table('memory.events.local').get('oom', 0):
+                scope = OomScope.WORKER
+            elif self._pool.table('memory.events.local').get('oom', 0) > self._pool_ooms:
+                scope = OomScope.POOL
+            else:
+                scope = OomScope.HOST
+        return MemoryEvidence(
+            limit_bytes=self._limit,
+            peak_bytes=cgroup.number('memory.peak'),
+            current_bytes=cgroup.number('memory.current'),
+            oom_kills=kills,
+            oom_scope=scope,
+            anon=stat.get('anon'),
+            file=stat.get('file'),
+            shmem=stat.get('shmem'),
+            kernel=stat.get('kernel'),
+        )
+
+    def cpu_seconds(self) -> float | None:
+        """Return the cpu time of everything that ever ran here; cpu.stat is there without the controller (since Linux
+        4.15)."""
+        usage = self.cgroup.table('cpu.stat').get('usage_usec')
+        return usage / 1e6 if usage is not None else None
+
+    def kill(self) -> None:
+        """End everything in it; what is gone already is no error."""
+        with suppress(OSError):
+            self.cgroup.kill()
+
+    def remove_if_empty(self) -> bool:
+        """Remove it if nothing is left in it; False when something is, or the kernel has not let go yet."""
+        try:
+            if self.cgroup.is_populated():
+                return False
+            remove_tree(self.cgroup)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True
+
+
+class Leaves:
+    """The cgroups of one pool, from the first to the last."""
+
+    def __init__(self, home: Home, limits: Limits, *, name: str) -> None:
+        """Take the home into use. Raises `NotOurs` when it can't be, and then nothing has changed."""
+        self.home = home
+        self._limits = limits
+        self._moved: list[int] = []
+        self._enabled: frozenset[str] = frozenset()
+        available = home.cgroup.controllers()
+        missing = limits.needed - available
+        if missing:
+            raise NotOurs(
+                f'the controller {", ".join(sorted(missing))} is not available in {home.cgroup.path}',
+                f'add Delegate={" ".join(sorted(limits.needed))} to the unit',
+            )
+        wanted = limits.needed | ({'memory'} & available)
+        self.has_memory = 'memory' in available
+        clean_up_predecessors(home.cgroup)
+        try:
+            self._enable(wanted - home.cgroup.enabled())
+            self.pool, self._lock = self._make_pool(name)
+            try:
+                self._set_up_pool(wanted)
+            except OSError:
+                self.pool.remove()
+                os.close(self._lock)
+                raise
+        except OSError as error:
+            self._undo()
+            raise NotOurs(f'cannot use {home.cgroup.path} ({explain(error)})') from None
+
+    def _enable(self, missing: frozenset[str]) -> None:
+        if not missing:
+            return
+        home = self.home.cgroup
+        if not home.is_hierarchy_root:
+            self._move_out()
+        home.write('cgroup.subtree_control', ' '.join(f'+{name}' for name in sorted(missing)))
+        self._enabled = missing
+
+    def _move_out(self) -> None:
+        """Move every process of the home into the leaf `supervisor`, again until none is left: they may fork
+        meanwhile."""
+        home, leaf = self.home.cgroup, self.home.cgroup.child(SUPERVISOR)
+        for _ in range(MOVE_ATTEMPTS):
+            processes = home.processes()
+            if not processes:
+                return
+            with suppress(FileExistsError):
+                leaf.make()
+            for pid in processes:
+                with suppress(ProcessLookupError):
+                    leaf.write('cgroup.procs', pid)
+                    self._moved.append(pid)
+
+    def _make_pool(self, name: str) -> tuple[Cgroup, int]:
+        """Make the pool's folder and lock it. A neighbour that is cleaning up may take it for a dead one's before it
+        is locked: then try another."""
+        while True:
+            pool = self.home.cgroup.child(f'{POOL_PREFIX}{name}')
+            with suppress(FileExistsError):
+                pool.make()
+                lock = os.open(pool.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                with suppress(OSError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if pool.exists():
+                        return pool, lock
+                os.close(lock)
+            name = f'{os.getpid()}-{secrets.token_hex(4)}'
+
+    def _set_up_pool(self, wanted: frozenset[str]) -> None:
+        if wanted:
+            self.pool.write('cgroup.subtree_control', ' '.join(f'+{name}' for name in sorted(wanted)))
+        for file, value in self._limits.pool.items():
+            self.pool.write(file, value)
+
+    def leaf(self, life: int) -> Leaf:
+        """Make the leaf of a life, with its limits in force. Raises OSError."""
+        cgroup = self.pool.child(f'life-{life}')
+        cgroup.make()
+        try:
+            for file, value in self._limits.required.items():
+                if self.has_memory or not file.startswith('memory.'):
+                    cgroup.write(file, value)
+            for file, value in self._limits.optional.items():
+                with suppress(FileNotFoundError):
+                    cgroup.write(file, value)
+            limit = self._limits.required.get('memory.max')
+            return Leaf(cgroup, self.pool, has_memory=self.has_memory, limit=int(limit) if limit else None)
+        except OSError:
+            cgroup.remove()
+            raise
+
+    def close(self) -> None:
+        """Remove the pool's folder (its leaves are gone or going), and give the home back as it was if no neighbour
+        uses it."""
+        deadline = time.monotonic() + PREDECESSOR_PATIENCE
+        with suppress(OSError):
+            self.pool.kill()
+        while not _removed(self.pool) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.close(self._lock)
+        self._undo()
+
+    def _undo(self) -> None:
+        """Put the home back: controllers off, processes back in it. Not while a neighbour is there."""
+        home = self.home.cgroup
+        with suppress(OSError):
+            if any(child.name.startswith(POOL_PREFIX) for child in home.children()):
+                return
+            if self._enabled:
+                home.write('cgroup.subtree_control', ' '.join(f'-{name}' for name in sorted(self._enabled)))
+            if self._moved:
+                leaf = home.child(SUPERVISOR)
+                for pid in leaf.processes():
+                    home.write('cgroup.procs', pid)
+                leaf.remove()
+
+
+def clean_up_predecessors(home: Cgroup) -> None:
+    """Kill and remove the folders of pools whose supervisors are dead."""
+    for pool in home.children():
+        if not pool.name.startswith(POOL_PREFIX):
+            continue
+        with suppress(OSError):
+            lock = os.open(pool.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                pool.kill()
+                deadline = time.monotonic() + PREDECESSOR_PATIENCE
+                while not _removed(pool) and time.monotonic() < deadline:
+                    time.sleep(0.002)
+            finally:
+                os.close(lock)
+
+
+def remove_tree(cgroup: Cgroup) -> None:
+    """Remove a cgroup and all below it (a worker may have made some). Raises OSError while anything is populated."""
+    for child in cgroup.children():
+        remove_tree(child)
+    cgroup.remove()
+
+
+def _removed(cgroup: Cgroup) -> bool:
+    try:
+        remove_tree(cgroup)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,582 @@
+"""The loop: a descriptor is ready -> a fact -> the core -> commands -> the kernel.
+
+One thread, one epoll. Nothing in here decides about workers (core/ does) and nothing waits but the poller: until a
+descriptor is ready or a deadline comes, for ever if there is none. Nothing that a worker, a fork server or a full log
+does can block it.
+
+Evidence before burial: when a pidfd is readable, the gate is read first, then the process is reaped. As a command of
+our own every zombie that falls to us is reaped; a worker only ever through its pidfd. An unknown zombie may be a
+newborn whose hello is still unread: the gates of the unborn are read first.
+"""
+
+import logging
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from enum import Enum
+from functools import partial
+from random import Random
+from typing import Final
+
+from sergeant_linux import gate as gates
+from sergeant_linux import host as hosts
+from sergeant_linux.core.commands import (
+    Cancel,
+    Command,
+    Drain,
+    EndStragglers,
+    Go,
+    Kill,
+    Leave,
+    Spawn,
+    Terminate,
+)
+from sergeant_linux.core.deadlines import Deadlines
+from sergeant_linux.core.events import Exited, LifeEvent, Ready, Spawned, SpawnFailed, Unpopulated
+from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
+from sergeant_linux.core.pool import Pool
+from sergeant_linux.core.slot import CANT_LOAD
+from sergeant_linux.core.units import format_size, format_span
+from sergeant_linux.forkserver.client import ForkServer, LeftThreads, Serving
+from sergeant_linux.kernel.poller import EPOLLOUT, Poller
+from sergeant_linux.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
+from sergeant_linux.log import StderrHandler
+from sergeant_linux.memory import MeterWatch, NearLimit, RssWatch
+from sergeant_linux.messages import Journal
+from sergeant_linux.stragglers import FORK_SERVER, Stragglers, reap
+from sergeant_linux.undertaker import Undertaker
+
+INTERNAL_ERROR: Final = 70
+"""Exit status for an error of our own (EX_SOFTWARE, sysexits.h)."""
+
+HELPER_PATIENCE: Final = 10.0
+"""Seconds a helper process may take to be at work, or to be gone."""
+
+REPLACE_UNDERTAKER_AFTER: Final = 0.1
+REPLACE_METER_AFTER: Final = 1.0
+
+Handler = Callable[[int], None]
+
+
+class Errand(Enum):
+    """What the loop itself has to do at some time."""
+
+    START_FORK_SERVER = 'start the fork server'
+    FORK_SERVER_OVERDUE = 'end a fork server that does not serve'
+    START_UNDERTAKER = 'start the undertaker'
+    START_METER = 'start the meter'
+
+
+class Loop:
+    """Runs one pool until it is at rest."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        journal: Journal,
+        stderr: StderrHandler | None,
+        host: hosts.Host,
+        environ: Mapping[str, str],
+    ) -> None:
+        token = os.urandom(4).hex()
+        rng = Random()
+        environ = {key: value for key, value in environ.items() if not key.startswith(VARIABLE_PREFIX)}
+        self.pool_name = f'{os.getpid()}-{token}'
+        self._policy = policy
+        self._journal = journal
+        self._stderr = stderr
+        self._host = host
+        self._pool = Pool(policy, rng)
+        self._poller: Poller[Handler] = Poller()
+        birth_comm = f'sgt-{token}'
+        self._fork_server = ForkServer(policy, self.pool_name, birth_comm, environ, host.nofile, rng)
+        self._undertaker = Undertaker(self.pool_name, environ)
+        self._stragglers = Stragglers(self.pool_name, birth_comm)
+        self._memory: RssWatch | MeterWatch = (
+            RssWatch(policy) if policy.memory_measure == 'rss' else MeterWatch(policy, environ)
+        )
+        self._unborn: dict[int, Lifeline] = {}
+        self._alive: dict[int, Lifeline] = {}
+        self._by_pid: dict[int, Lifeline] = {}
+        self._dead: dict[int, Lifeline] = {}
+        self._errands: Deadlines[Errand] = Deadlines()
+        self._todo: deque[Command] = deque()
+        self._stop_signals = 0
+        self._child_ended = False
+        self._stderr_is_watched = False
+        self._status: int | None = None
+
+    # Running.
+
+    def run(self) -> int:
+        """Run the pool until it has stopped, and return the exit status. Errors of our own end the workers first.
+
+        Raises `CantRun` when the host can't do what is needed, before any worker exists.
+        """
+        try:
+            self._begin()
+            while self._status is None:
+                self._turn()
+        except hosts.CantRun:
+            raise
+        except BaseException:
+            self._status = INTERNAL_ERROR
+            self._pool_is_lost()
+            self._journal.failure('the supervisor has met an error of its own: the workers were ended')
+        finally:
+            self._end()
+        return self._status
+
+    def _begin(self) -> None:
+        self._poller.register(self._host.inbox, self._on_signal)
+        try:
+            self._undertaker.start()
+        except OSError as error:
+            raise hosts.CantRun(f'cannot start a process of our own: {error}') from None
+        self._start_fork_server()
+        if not self._undertaker.wait_until_at_work(HELPER_PATIENCE):
+            raise hosts.CantRun('the undertaker does not come to work')
+        self._watch_undertaker()
+        if isinstance(self._memory, MeterWatch):
+            self._start_meter()
+        self._obey(self._pool.start(time.monotonic()))
+
+    def _turn(self) -> None:
+        """Wait for what comes next, and deal with it."""
+        for handler, events in self._poller.wait(self._patience()):
+            handler(events)
+        now = time.monotonic()
+        if self._child_ended:
+            self._child_ended = False
+            self._reap_strangers()
+        self._obey(self._pool.elapse(now))
+        for errand in self._errands.elapse(now):
+            self._run(errand)
+        self._found(self._memory.look(now))
+        due = self._stragglers.due(hurry=self._pool.stopping)
+        if due is not None and due <= now:
+            self._sweep()
+        self._watch_stderr()
+
+    def _patience(self) -> float | None:
+        deadlines = (
+            self._pool.next_deadline(),
+            self._errands.next(),
+            self._memory.next_look(),
+            self._stragglers.due(hurry=self._pool.stopping),
+        )
+        nearest = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return None if nearest is None else max(0.0, nearest - time.monotonic())
+
+    # Facts in.
+
+    def _happened(self, event: LifeEvent) -> None:
+        self._obey(self._pool.handle(event, time.monotonic()))
+
+    def _found(self, findings: Iterable[LifeEvent | NearLimit]) -> None:
+        for finding in findings:
+            if isinstance(finding, NearLimit):
+                self._warn_near_limit(finding)
+            else:
+                self._happened(finding)
+
+    def _on_gate(self, lifeline: Lifeline, events: int) -> None:
+        if lifeline.number in self._unborn:
+            self._hear_hello(lifeline)
+        elif lifeline.number in self._alive:
+            self._hear(lifeline)
+
+    def _hear_hello(self, lifeline: Lifeline) -> None:
+        try:
+            process = lifeline.hear_hello()
+        except Refused as refusal:
+            self._drop_unborn(lifeline)
+            self._fork_server.settled(lifeline.number)
+            self._stragglers.look_for_births()
+            self._happened(SpawnFailed(lifeline.number, str(refusal)))
+            return
+        if process is not None:
+            del self._unborn[lifeline.number]
+            self._alive[lifeline.number] = self._by_pid[process.pid] = lifeline
+            self._poller.register(process, partial(self._on_exit, lifeline))
+            lifeline.grave = self._undertaker.enter(process.pid)
+            self._memory.watch(lifeline.number, process.pid, time.monotonic())
+            self._fork_server.settled(lifeline.number)
+            self._happened(Spawned(lifeline.number, process.pid))
+
+    def _hear(self, lifeline: Lifeline, at_most: int = MESSAGES_A_TURN) -> None:
+        try:
+            for message in lifeline.hear(at_most):
+                if message['type'] == 'ready':
+                    self._memory.ready(lifeline.number, time.monotonic())
+                    self._happened(Ready(lifeline.number, can_drain=message.get('drain') is True))
+        except EOFError:
+            self._poller.unregister(lifeline.gate)
+
+    def _on_exit(self, lifeline: Lifeline, events: int) -> None:
+        process = lifeline.process
+        if lifeline.number not in self._alive or process is None or not process.exited():
+            return
+        self._hear(lifeline, at_most=LAST_MESSAGES)
+        ending = lifeline.end(self._memory.forget(lifeline.number))
+        self._bury(lifeline)
+        if lifeline.malformed:
+            message = f'worker({process.pid}) has sent {lifeline.malformed} malformed reports: dropped'
+            self._journal.note(logging.WARNING, message, 'malformed-reports', life=lifeline.number)
+        self._happened(Exited(lifeline.number, ending))
+
+    def _bury(self, lifeline: Lifeline) -> None:
+        assert lifeline.process is not None
+        self._poller.unregister(lifeline.gate)
+        self._poller.unregister(lifeline.process)
+        lifeline.close()
+        del self._alive[lifeline.number]
+        del self._by_pid[lifeline.process.pid]
+        self._dead[lifeline.number] = lifeline
+
+    def _drop_unborn(self, lifeline: Lifeline) -> None:
+        self._poller.unregister(lifeline.gate)
+        lifeline.close()
+        del self._unborn[lifeline.number]
+
+    # Commands out.
+
+    def _obey(self, commands: Iterable[Command]) -> None:
+        """Carry out commands; what happens meanwhile is carried out after them."""
+        busy = bool(self._todo)
+        self._todo.extend(commands)
+        while self._todo and not busy:
+            self._carry_out(self._todo[0])
+            self._todo.popleft()
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Spawn(slot, life):
+                self._spawn(slot, life)
+            case Go(slot, life):
+                self._alive[life].say(
+                    {
+                        'type': 'go',
+                        'module': self._policy.worker_module_name,
+                        'class': self._policy.worker_class_name,
+                        'slot': slot,
+                        'life': life,
+                        'pool': self.pool_name,
+                    }
+                )
+            case Cancel(life):
+                self._fork_server.cancel(life)
+                if life in self._unborn:
+                    self._drop_unborn(self._unborn[life])
+                    self._fork_server.settled(life)
+                    self._stragglers.look_for_births()
+            case Drain(life):
+                self._alive[life].say({'type': 'drain'})
+                self._signal(life, signal.SIGURG)
+            case Terminate(life):
+                self._signal(life, signal.SIGTERM)
+            case Kill(life):
+                self._signal(life, signal.SIGKILL)
+            case EndStragglers(life):
+                lifeline = self._dead[life]
+                assert lifeline.process is not None
+                self._stragglers.look_for(life, lifeline.process.pid)
+            case Leave(status):
+                self._status = status
+            case _:
+                self._journal.tell(command, stopping=self._pool.stopping)
+
+    def _spawn(self, slot: int, life: int) -> None:
+        try:
+            ours, theirs = gates.pair()
+        except OSError as error:
+            self._happened(SpawnFailed(life, f'no socket for its gate: {error}'))
+            return
+        lifeline = self._unborn[life] = Lifeline(life, slot, ours)
+        self._poller.register(ours, partial(self._on_gate, lifeline))
+        self._fork_server.request(life, theirs)
+
+    def _signal(self, life: int, signum: int) -> None:
+        lifeline = self._alive.get(life)
+        if lifeline is not None and lifeline.process is not None:
+            lifeline.process.signal(signum)
+
+    # Signals.
+
+    def _on_signal(self, events: int) -> None:
+        for signum in self._host.inbox.read():
+            now = time.monotonic()
+            if signum == signal.SIGCHLD:
+                self._child_ended = True
+            elif signum in hosts.STOP:
+                self._stop_signals += 1
+                name = signal.Signals(signum).name
+                if self._stop_signals == 1:
+                    message = f'{name} was received, triggering a stopping process'
+                    self._journal.note(logging.INFO, message, 'stop', signal=name)
+                    self._obey(self._pool.stop(now))
+                else:
+                    self._kill_now(name)
+            elif signum in hosts.KILL:
+                self._kill_now(signal.Signals(signum).name)
+            elif signum in hosts.STATUS:
+                self._tell_status()
+            elif signum in hosts.MORE:
+                self._obey(self._pool.scale(+1, now))
+            elif signum in hosts.FEWER:
+                self._obey(self._pool.scale(-1, now))
+
+    def _kill_now(self, name: str) -> None:
+        self._journal.note(logging.WARNING, f'{name} was received, killing all workers now', 'kill', signal=name)
+        self._obey(self._pool.kill(time.monotonic()))
+
+    def _tell_status(self) -> None:
+        """One line a slot; psutil is imported when somebody wants to see it."""
+        import psutil
+
+        for slot in self._pool.snapshot(time.monotonic()).slots:
+            seat = slot.incumbent
+            told = [f'slot {slot.number}: {seat.state}']
+            fields: dict[str, object] = {
+                'slot': slot.number,
+                'state': str(seat.state),
+                'life': seat.life,
+                'pid': seat.pid,
+                'uptime_seconds': round(seat.uptime, 3) if seat.uptime is not None else None,
+                'restarts': seat.restarts,
+                'last_result': str(seat.last_result) if seat.last_result is not None else None,
+                'successor_pid': slot.successor.pid if slot.successor is not None else None,
+            }
+            if seat.pid is not None and seat.uptime is not None:
+                told += [f'pid {seat.pid}', f'life {seat.life}', f'up {format_span(round(seat.uptime, 1))}']
+                with suppress(psutil.Error):
+                    process = psutil.Process(seat.pid)
+                    memory, cpu = process.memory_info().rss, sum(process.cpu_times()[:2])
+                    told += [f'memory {format_size(memory)}', f'cpu {format_span(round(cpu, 1))}']
+                    fields |= {'rss_bytes': memory, 'cpu_seconds': cpu}
+            told.append(f'restarts {seat.restarts}')
+            if seat.last_result is not None:
+                told.append(f'last result {seat.last_result}')
+            if slot.successor is not None:
+                told.append(f'successor {slot.successor.state} (pid {slot.successor.pid})')
+            self._journal.note(logging.INFO, ', '.join(told), 'slot-status', **fields)
+
+    def _warn_near_limit(self, near: NearLimit) -> None:
+        lifeline = self._alive.get(near.life)
+        if lifeline is None or lifeline.process is None:
+            return
+        message = (
+            f'worker({lifeline.process.pid}) has {format_size(near.measured)} of its {format_size(near.limit)} '
+            'as soon as it is ready: its RSS includes the pages it shares with the fork server; '
+            'raise the limit, preload less, or measure with --memory-measure=pss'
+        )
+        fields = {'life': near.life, 'memory_bytes': near.measured, 'limit_bytes': near.limit}
+        self._journal.note(logging.WARNING, message, 'near-memory-limit', **fields)
+
+    # The fork server.
+
+    def _start_fork_server(self) -> None:
+        now = time.monotonic()
+        try:
+            self._fork_server.start(now)
+        except OSError as error:
+            self._journal.note(logging.ERROR, f'the fork server could not be started: {error}', 'fork-server-failed')
+            self._errands.arm(Errand.START_FORK_SERVER, now + self._policy.restart_max_delay)
+            return
+        assert self._fork_server.control is not None and self._fork_server.process is not None
+        self._poller.register(self._fork_server.control, self._on_fork_server)
+        self._poller.register(self._fork_server.process, self._on_fork_server_exit)
+        self._errands.arm(Errand.FORK_SERVER_OVERDUE, now + self._policy.timeout_start)
+
+    def _on_fork_server(self, events: int) -> None:
+        match self._fork_server.hear():
+            case Serving(failed):
+                self._errands.disarm(Errand.FORK_SERVER_OVERDUE)
+                for module, exception in failed:
+                    message = f'could not preload module: {module}: {exception}'
+                    self._journal.note(logging.CRITICAL, message, 'preload-failed', module=module, exception=exception)
+                if failed and not self._pool.ever_ready:
+                    self._obey(self._pool.stop(time.monotonic(), status=CANT_LOAD))
+            case LeftThreads(threads):
+                message = (
+                    f'what was preloaded has left {threads - 1} threads running: a fork would be unsafe, '
+                    'so every worker imports its modules itself'
+                )
+                self._journal.note(logging.WARNING, message, 'preload-left-threads', threads=threads - 1)
+        if events & ~1 and self._fork_server.control is not None:
+            self._poller.unregister(self._fork_server.control)
+
+    def _on_fork_server_exit(self, events: int) -> None:
+        server = self._fork_server
+        if server.process is None or server.control is None or not server.process.exited():
+            return
+        server.hear()
+        self._poller.unregister(server.control)
+        self._poller.unregister(server.process)
+        ended = server.bury(time.monotonic())
+        assert ended is not None
+        self._errands.disarm(Errand.FORK_SERVER_OVERDUE)
+        self._errands.arm(Errand.START_FORK_SERVER, time.monotonic() + ended.restart_in)
+        self._stragglers.look_for_births()
+        message = f'the fork server({ended.pid}) has ended with {ended.how}: replacing it, no worker is concerned'
+        fields = {'pid': ended.pid, 'restart_in_seconds': ended.restart_in}
+        self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
+
+    # The other helpers.
+
+    def _run(self, errand: Errand) -> None:
+        match errand:
+            case Errand.START_FORK_SERVER:
+                self._start_fork_server()
+            case Errand.FORK_SERVER_OVERDUE:
+                message = f'the fork server does not serve after {format_span(self._policy.timeout_start)}: ending it'
+                self._journal.note(logging.ERROR, message, 'fork-server-overdue')
+                self._fork_server.overdue()
+            case Errand.START_UNDERTAKER:
+                try:
+                    self._undertaker.start()
+                except OSError as error:
+                    message = f'the undertaker could not be started: {error}'
+                    self._journal.note(logging.ERROR, message, 'undertaker-failed')
+                    self._errands.arm(errand, time.monotonic() + self._policy.restart_max_delay)
+                else:
+                    self._watch_undertaker()
+            case Errand.START_METER:
+                self._start_meter()
+
+    def _watch_undertaker(self) -> None:
+        assert self._undertaker.process is not None
+        self._poller.register(self._undertaker.process, self._on_undertaker_exit)
+
+    def _on_undertaker_exit(self, events: int) -> None:
+        process = self._undertaker.process
+        if process is None or not process.exited():
+            return
+        pid = process.pid
+        with suppress(ChildProcessError):
+            process.reap()
+        self._poller.unregister(process)
+        self._undertaker.forget()
+        self._errands.arm(Errand.START_UNDERTAKER, time.monotonic() + REPLACE_UNDERTAKER_AFTER)
+        message = f'the undertaker({pid}) has ended: replacing it, no worker is concerned'
+        self._journal.note(logging.WARNING, message, 'undertaker-exit', pid=pid)
+
+    def _start_meter(self) -> None:
+        assert isinstance(self._memory, MeterWatch)
+        try:
+            self._memory.start()
+        except OSError as error:
+            self._journal.note(logging.ERROR, f'the meter could not be started: {error}', 'meter-failed')
+            self._errands.arm(Errand.START_METER, time.monotonic() + self._policy.restart_max_delay)
+            return
+        assert self._memory.socket is not None
+        self._poller.register(self._memory.socket, self._on_meter)
+
+    def _on_meter(self, events: int) -> None:
+        assert isinstance(self._memory, MeterWatch) and self._memory.socket is not None
+        findings = self._memory.hear(time.monotonic())
+        if findings is None:
+            self._poller.unregister(self._memory.socket)
+            self._memory.stop_meter()
+            self._errands.arm(Errand.START_METER, time.monotonic() + REPLACE_METER_AFTER)
+            self._journal.note(logging.WARNING, 'the meter has ended: replacing it', 'meter-exit')
+        else:
+            self._found(findings)
+
+    # What is left over.
+
+    def _sweep(self) -> None:
+        began = time.monotonic()
+        unpopulated = self._stragglers.sweep(self._known_pids())
+        self._stragglers.took(began, time.monotonic())
+        for life in unpopulated:
+            lifeline = self._dead.pop(life)
+            if lifeline.grave is not None:
+                self._undertaker.leave(lifeline.grave)
+            self._happened(Unpopulated(life))
+
+    def _known_pids(self) -> frozenset[int]:
+        helpers = (self._fork_server.process, self._undertaker.process, self._memory.process)
+        return frozenset(self._by_pid) | {helper.pid for helper in helpers if helper is not None}
+
+    def _reap_strangers(self) -> None:
+        """As a command of our own: reap what falls to us. waitid shows the same zombie until it is reaped, so each is
+        dealt with in turn."""
+        while True:
+            try:
+                zombie = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if zombie is None:
+                return
+            pid = zombie.si_pid
+            if pid not in self._by_pid:
+                for lifeline in list(self._unborn.values()):
+                    self._hear_hello(lifeline)
+            if pid in self._by_pid:
+                self._on_exit(self._by_pid[pid], 0)
+            elif self._fork_server.process is not None and pid == self._fork_server.process.pid:
+                self._on_fork_server_exit(0)
+            elif self._undertaker.process is not None and pid == self._undertaker.process.pid:
+                self._on_undertaker_exit(0)
+            else:
+                reap(pid)
+
+    # The log.
+
+    def _watch_stderr(self) -> None:
+        """Have what a full stderr could not take written as soon as there is room."""
+        stderr = self._stderr
+        if stderr is None or not stderr.pollable or stderr.wants_write == self._stderr_is_watched:
+            return
+        if stderr.wants_write:
+            self._poller.register(stderr, self._on_stderr, EPOLLOUT)
+        else:
+            self._poller.unregister(stderr)
+        self._stderr_is_watched = stderr.wants_write
+
+    def _on_stderr(self, events: int) -> None:
+        assert self._stderr is not None
+        self._stderr.write_some()
+
+    # The end.
+
+    def _pool_is_lost(self) -> None:
+        """An error of our own: end every worker without asking the core."""
+        for life in self._alive:
+            self._signal(life, signal.SIGKILL)
+        for lifeline in list(self._alive.values()):
+            assert lifeline.process is not None
+            lifeline.process.exited(HELPER_PATIENCE)
+            lifeline.end(None)
+            self._stragglers.look_for(lifeline.number, lifeline.process.pid)
+            self._bury(lifeline)
+
+    def _end(self) -> None:
+        """Leave nothing behind: no worker, no helper, no newborn, no straggler, no descriptor."""
+        for lifeline in list(self._unborn.values()):
+            self._drop_unborn(lifeline)
+        self._fork_server.give_up()
+        server = self._fork_server.process
+        if server is not None:
+            server.signal(signal.SIGKILL)
+            server.exited(HELPER_PATIENCE)
+            with suppress(ChildProcessError):
+                server.reap()
+        self._stragglers.look_for(FORK_SERVER, server.pid if server is not None else 0)
+        self._stragglers.look_for_births()
+        self._fork_server.close()
+        deadline = time.monotonic() + HELPER_PATIENCE
+        while self._stragglers.due(hurry=True) is not None and time.monotonic() < deadline:
+            self._stragglers.sweep(self._known_pids())
+            if self._stragglers.due(hurry=True) is not None:
+                time.sleep(0.001)
+        self._memory.close()
+        self._undertaker.dismiss()
+        self._undertaker.close()
+        if self._host.is_ours:
+            self._reap_strangers()
+        self._poller.close()

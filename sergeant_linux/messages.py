@@ -1,0 +1,217 @@
+"""What the log says: the ancestor's words, and a record for programs beside each.
+
+Facts: people grep sergeant.supervisor's messages and feed its `extra` to logstash.
+Consequence: where it has a message for something, that is the message, to the letter, at its level, with its `extra`;
+what it has no words for is said in words of ours. Each line also carries an `event` and `fields`, which the JSON
+format writes out; the end of a life is exactly one record, on exactly one line.
+"""
+
+import logging
+import signal
+from contextlib import suppress
+from typing import Any
+
+from sergeant_linux.core.commands import (
+    BudgetSpent,
+    Report,
+    Scaled,
+    StragglersRemain,
+    SuccessionRequested,
+    WorkerExited,
+    WorkerKilled,
+    WorkerReady,
+    WorkerSpawned,
+    WorkerSpawnFailed,
+    WorkerStartTimedOut,
+)
+from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.result import (
+    ASKED_TO_STOP,
+    CLASS_NOT_FOUND,
+    INTERNAL_FAILURE,
+    MODULE_NOT_FOUND,
+    Outcome,
+    Request,
+    Result,
+)
+from sergeant_linux.core.units import format_size, format_span
+
+Words = tuple[int, str]
+"""A level and a message."""
+
+
+class Journal:
+    """Writes what happens to the logger."""
+
+    def __init__(self, logger: logging.Logger, policy: Policy) -> None:
+        self._logger = logger
+        self._policy = policy
+        self._signature: dict[str, object] = {
+            'worker_module_name': policy.worker_module_name,
+            'worker_class_name': policy.worker_class_name,
+            'concurrent_workers': policy.concurrent_workers,
+            'max_worker_memory_usage': policy.max_worker_memory_usage,
+        }
+
+    def note(self, level: int, message: str, event: str, /, summary: object = None, **fields: object) -> None:
+        """Write one line: the message, its event, and the fields that belong to it."""
+        extra: dict[str, object] = {'supervisor': self._signature, 'event': event, 'fields': fields}
+        if summary is not None:
+            extra['summary'] = summary
+        with suppress(Exception):  # a handler of the program's that raises is no reason to end a pool
+            self._logger.log(level, message, extra=extra)
+
+    def failure(self, message: str) -> None:
+        """Write an error of our own, with its traceback."""
+        extra = {'supervisor': self._signature, 'event': 'internal-error', 'fields': {}}
+        with suppress(Exception):
+            self._logger.critical(message, exc_info=True, extra=extra)
+
+    def tell(self, report: Report, *, stopping: bool) -> None:
+        """Write what the core reports."""
+        match report:
+            case WorkerSpawned(slot, life, pid, predecessor):
+                message = (
+                    f'spawned a new worker at pid: {pid}'
+                    if predecessor is None
+                    else f'worker({predecessor}) was respawned as worker({pid})'
+                )
+                self.note(logging.INFO, message, 'worker-spawn', slot=slot, life=life, pid=pid, predecessor=predecessor)
+            case WorkerReady(slot, life, pid, after):
+                message = f'worker({pid}) is ready after {format_span(after)}'
+                self.note(logging.DEBUG, message, 'worker-ready', slot=slot, life=life, pid=pid, after_seconds=after)
+            case WorkerSpawnFailed(slot, life, reason, restart_in):
+                message = f'a worker for slot {slot} could not be spawned: {reason}'
+                fields = {'slot': slot, 'life': life, 'reason': reason, 'restart_in_seconds': restart_in}
+                self.note(logging.ERROR, message, 'worker-spawn-failed', **fields)
+            case WorkerExited():
+                self._tell_exit(report, stopping=stopping)
+            case WorkerKilled(slot, life, pid):
+                self.note(logging.INFO, f'killing a worker: {pid}', 'worker-kill', slot=slot, life=life, pid=pid)
+            case WorkerStartTimedOut(slot, life, pid, after):
+                message = f'worker({pid}) was not ready within {format_span(after)}: stopping it'
+                self.note(logging.ERROR, message, 'worker-start-timeout', slot=slot, life=life, pid=pid)
+            case SuccessionRequested(slot, life, pid, request, measured):
+                reason = (
+                    f'it stays over its memory mark with {format_size(measured or 0)}'
+                    if request is Request.MEMORY_HIGH
+                    else 'it has reached its lifetime'
+                )
+                message = f'worker({pid}) will be replaced when its successor is ready: {reason}'
+                fields = {'slot': slot, 'life': life, 'pid': pid, 'request': request, 'memory_bytes': measured}
+                self.note(logging.INFO, message, 'worker-succession', **fields)
+            case StragglersRemain(slot, life, after):
+                span = format_span(after)
+                message = f'what life {life} of slot {slot} has started is still there {span} after SIGKILL'
+                self.note(logging.ERROR, message, 'stragglers-remain', slot=slot, life=life)
+            case BudgetSpent(slot):
+                budget = self._policy.restart_budget
+                message = f'the restart budget of {budget} is spent: slot {slot} is not restarted, the pool stops'
+                self.note(logging.CRITICAL, message, 'restart-budget-spent', slot=slot, budget=str(budget))
+            case Scaled(before, after):
+                message = (
+                    f'the number of workers goes from {before} to {after}'
+                    if before != after
+                    else f'the number of workers stays at {after}: a pool has at least one'
+                )
+                self.note(logging.INFO, message, 'scale', before=before, after=after)
+
+    def _tell_exit(self, exited: WorkerExited, *, stopping: bool) -> None:
+        ending, final = exited.ending, exited.ending.report
+        level, message = self._words_for(exited)
+        summary: dict[str, Any] = {}
+        if final is not None:
+            summary = {**(final.summary or {}), 'return_code': final.return_code}
+            if final.exception is not None:
+                summary |= {'exception': final.exception, 'stacktrace': final.stacktrace}
+        fields = exit_record(exited)
+        if final is not None and final.unkillable_threads:
+            summary['unkillable_threads'] = list(final.unkillable_threads)
+            threads = f'worker({exited.pid}) had unkillable_threads: {summary["unkillable_threads"]}'
+            self.note(logging.WARNING, threads, 'unkillable-threads', pid=exited.pid, life=exited.life)
+        self.note(level, message, 'worker-exit', summary=summary, **fields)
+        for level, detail in self._details(exited):
+            self.note(level, detail, 'worker-exit-detail', pid=exited.pid, life=exited.life)
+        if ending.return_code == ASKED_TO_STOP and exited.outcome in (Outcome.WANTS_POOL_STOP, Outcome.FINISHED):
+            self.note(logging.INFO, f'worker({exited.pid}) has stopped', 'worker-stopped', pid=exited.pid)
+        elif stopping:
+            message = 'not going to respawn since the stop process has started'
+            self.note(logging.INFO, message, 'worker-not-respawned', slot=exited.slot)
+
+    def _words_for(self, exited: WorkerExited) -> Words:
+        """Return the ancestor's words for this end."""
+        policy, ending = self._policy, exited.ending
+        worker, code = f'worker({exited.pid})', ending.return_code
+        exception = ending.report.exception if ending.report is not None else None
+        if ending.stolen:
+            return logging.ERROR, f'{worker} was reaped by somebody else: how it ended is not known'
+        if exited.result is Result.MEMORY_MAX:
+            return logging.WARNING, f'{worker} exceeded the maximum memory limit: {exited.measured}'
+        match code:
+            case 0:
+                return logging.INFO, f'{worker} has finished successfully'
+            case 1:
+                return logging.CRITICAL, f'{worker} execution has failed with the following exception: {exception}'
+            case 2:
+                return logging.CRITICAL, f'could not load worker module: {policy.worker_module_name}'
+            case 3:
+                name = f'{policy.worker_module_name}.{policy.worker_class_name}'
+                return logging.CRITICAL, f'could not find worker class: {name}'
+            case 4:
+                return logging.INFO, f'{worker} has requested to respawn'
+            case 5:
+                return logging.INFO, f'{worker} has requested to stop'
+            case 6:
+                return logging.CRITICAL, f'{worker} internal execution has failed'
+            case 7:
+                return (
+                    logging.CRITICAL,
+                    f'{worker} importing the worker module has raised an exception: {exception}',
+                )
+        status = code if code is not None else -(ending.signal or 0)
+        asked = exited.request is not None and exited.result is Result.SUCCESS
+        level = logging.INFO if asked else logging.CRITICAL
+        return level, f'{worker} execution has been interrupted with return code: {status}'
+
+    def _details(self, exited: WorkerExited) -> list[Words]:
+        """Return what the ancestor leaves out and an operator needs."""
+        final, worker = exited.ending.report, f'worker({exited.pid})'
+        details: list[Words] = []
+        if final is not None and final.exception and exited.ending.return_code in (
+            MODULE_NOT_FOUND,
+            CLASS_NOT_FOUND,
+            INTERNAL_FAILURE,
+        ):
+            details.append((logging.CRITICAL, f'{worker} has reported: {final.exception}'))
+        if exited.outcome is Outcome.STOPPED_BY_STRANGER:
+            details.append((logging.WARNING, f'{worker} was told to stop by somebody else: replacing it'))
+        return details
+
+
+def exit_record(exited: WorkerExited) -> dict[str, object]:
+    """Return the record of the end of a life. Times in seconds, memory in bytes; None: not known, or not so."""
+    ending = exited.ending
+    return {
+        'slot': exited.slot,
+        'life': exited.life,
+        'pid': exited.pid,
+        'result': str(exited.result),
+        'return_code': ending.return_code,
+        'signal': signal_name(ending.signal),
+        'request': str(exited.request) if exited.request is not None else None,
+        'uptime_seconds': round(exited.uptime, 3),
+        'max_rss_bytes': ending.max_rss_bytes,
+        'cpu_seconds': ending.cpu_seconds,
+        'restart_in_seconds': round(exited.restart_in, 3) if exited.restart_in is not None else None,
+        'exception': ending.report.exception if ending.report is not None else None,
+    }
+
+
+def signal_name(signum: int | None) -> str | None:
+    """Return the signal's name, its number for a nameless (real-time) one, None for none."""
+    if signum is None:
+        return None
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f'SIG{signum}'

@@ -1,0 +1,173 @@
+"""The undertaker: ends what a SIGKILLed supervisor leaves.
+
+Facts: a worker dies with the supervisor by PR_SET_PDEATHSIG, but what the worker has started doesn't: that setting
+isn't inherited, and nobody is left to look for it.
+Consequence: a small process that holds a pidfd of the supervisor and sleeps; when the supervisor is gone without
+having dismissed it, it ends everything that carries the pool's mark in its environment or lives in a session of one
+of its workers, and leaves. It is deaf to every signal but SIGKILL, in a session of its own, and replaced when it
+dies.
+Price: one process that does nothing, for all its life.
+
+The sessions stand in a memfd that the supervisor writes (one number a life) and the undertaker reads once: telling it
+costs no wake-up.
+"""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from struct import calcsize, iter_unpack, pack
+from typing import Final
+
+from sergeant_linux.forkserver import launch
+from sergeant_linux.forkserver.newborn import POOL
+from sergeant_linux.kernel import prctl, procfs, proctitle
+from sergeant_linux.kernel.pidref import PidRef
+
+DISMISSED: Final = b'dismissed'
+AT_WORK: Final = b'at work'
+
+NUMBER: Final = 'q'
+SIZE: Final = calcsize(NUMBER)
+
+PATIENCE: Final = 10.0
+"""Seconds after which the undertaker gives up on what doesn't die (state D)."""
+
+QUIET_PASSES: Final = 2
+"""A pass over /proc isn't atomic: nothing is left when this many in a row have found nothing."""
+
+SUPERVISOR_FD, CONTROL_FD, SESSIONS_FD = range(launch.FIRST_FD, launch.FIRST_FD + 3)
+
+
+class Undertaker:
+    """The supervisor's side: start it, tell it sessions, dismiss it."""
+
+    def __init__(self, pool: str, environ: Mapping[str, str]) -> None:
+        self._pool = pool
+        self._environ = environ
+        self._sessions = os.memfd_create('sergeant-sessions', os.MFD_CLOEXEC)
+        self._free: list[int] = []
+        self._used = 0
+        self.process: PidRef | None = None
+        self._control: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it is at work. Raises OSError when it can't be started."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        me = os.pidfd_open(os.getpid())
+        try:
+            fds = [me, theirs.fileno(), self._sessions]
+            self.process = launch.launch(__name__, [self._pool], fds, self._environ)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            os.close(me)
+            theirs.close()
+        self._control = ours
+
+    def wait_until_at_work(self, patience: float) -> bool:
+        """Wait for it at most `patience` seconds; False when it didn't come."""
+        assert self._control is not None
+        self._control.settimeout(patience)
+        try:
+            return self._control.recv(len(AT_WORK)) == AT_WORK
+        except OSError:
+            return False
+
+    def enter(self, session: int) -> int:
+        """Write down the session of a worker; the answer is what `leave` takes."""
+        if self._free:
+            index = self._free.pop()
+        else:
+            index, self._used = self._used, self._used + 1
+        self._write(index, session)
+        return index
+
+    def leave(self, index: int) -> None:
+        """Strike a session out: nothing is left of that life."""
+        self._write(index, 0)
+        self._free.append(index)
+
+    def _write(self, index: int, session: int) -> None:
+        os.pwrite(self._sessions, pack(NUMBER, session), index * SIZE)
+
+    def forget(self) -> None:
+        """It has ended, and was reaped: let go of its descriptors."""
+        for holder in (self.process, self._control):
+            if holder is not None:
+                holder.close()
+        self.process = self._control = None
+
+    def dismiss(self) -> None:
+        """Send it away and wait for its end: there is nothing left to bury."""
+        if self.process is not None and self._control is not None:
+            with suppress(OSError):
+                self._control.send(DISMISSED, socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+            if not self.process.exited(1.0):
+                self.process.signal(signal.SIGKILL)
+                self.process.exited(1.0)
+            with suppress(ChildProcessError):
+                self.process.reap()
+        self.forget()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.forget()
+        os.close(self._sessions)
+
+
+def main(arguments: list[str]) -> None:
+    """The undertaker itself."""
+    launch.adopt_fds(3)
+    proctitle.set_title('sergeant-linux: undertaker')
+    prctl.set_name('sergeant-linux')
+    os.chdir('/')
+    control = socket.socket(fileno=CONTROL_FD)
+    with suppress(OSError):
+        control.send(AT_WORK, socket.MSG_NOSIGNAL)
+    poll = select.poll()
+    poll.register(SUPERVISOR_FD, select.POLLIN)
+    poll.register(CONTROL_FD, select.POLLIN)
+    poll.poll()
+    with suppress(OSError):
+        if control.recv(len(DISMISSED), socket.MSG_DONTWAIT) == DISMISSED:
+            return
+    PidRef(0, SUPERVISOR_FD).exited(PATIENCE)
+    bury(arguments[0])
+
+
+def bury(pool: str) -> None:
+    """End everything of the pool."""
+    mark = f'{POOL}={pool}'.encode()
+    table = os.pread(SESSIONS_FD, os.fstat(SESSIONS_FD).st_size, 0)
+    sessions = {number for (number,) in iter_unpack(NUMBER, table) if number != 0}
+    deadline, pause, quiet = time.monotonic() + PATIENCE, 0.001, 0
+    while quiet < QUIET_PASSES and time.monotonic() < deadline:
+        quiet = quiet + 1 if end_what_is_left(mark, sessions) == 0 else 0
+        time.sleep(pause)
+        pause = min(0.05, pause * 1.5)
+
+
+def end_what_is_left(mark: bytes, sessions: set[int]) -> int:
+    """Make one pass; return how many processes were ended.
+
+    A session belongs to a worker as long as no stranger leads it: a pid can be used again once nobody is in the
+    session of that number.
+    """
+    me, ended = os.getpid(), 0
+    stats = {pid: procfs.read_stat(pid) for pid in procfs.pids()}
+    alive = {pid: stat for pid, stat in stats.items() if stat is not None and stat.state not in 'ZX'}
+    marked = {pid for pid in alive if pid != me and procfs.environ_contains(pid, mark)}
+    sessions -= {number for number in sessions if number in alive and number not in marked}
+    for pid, stat in alive.items():
+        if pid != me and (pid in marked or stat.session in sessions):
+            with suppress(ProcessLookupError, PermissionError), PidRef.open(pid) as process:
+                now = procfs.read_stat(pid)
+                if now is not None and now.start_time == stat.start_time:
+                    process.signal(signal.SIGKILL)
+                    ended += 1
+    return ended

@@ -1,0 +1,232 @@
+"""A Policy that exists is valid, its values have their final types, and its knobs say all there is to know of them."""
+
+import math
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from sergeant_linux.core.policy import BadValue, Budget, Knob, Policy
+
+REQUIRED: dict[str, Any] = {
+    'concurrent_workers': 4,
+    'worker_class_name': 'Worker',
+    'worker_module_name': 'crawl_worker',
+}
+KNOBS: dict[str, Knob] = {field.name: field.metadata['knob'] for field in fields(Policy)}
+DEFAULTS = Policy(**REQUIRED)
+
+
+def policy(**knobs: Any) -> Policy:
+    return Policy(**{**REQUIRED, **knobs})
+
+
+def test_the_knobs_have_their_order_flags_and_defaults() -> None:
+    table = [(knob.flag, getattr(DEFAULTS, name)) for name, knob in KNOBS.items()]
+
+    assert table == [
+        ('--concurrent-workers', 4),
+        ('--worker-class', 'Worker'),
+        ('--worker-module', 'crawl_worker'),
+        ('--max-worker-memory-usage', None),
+        ('--spawn', 'fork'),
+        ('--preload', False),
+        ('--preload-module', ()),
+        ('--timeout-start', 60.0),
+        ('--timeout-stop', 8.0),
+        ('--timeout-drain', math.inf),
+        ('--restart-delay', 0.1),
+        ('--restart-max-delay', 30.0),
+        ('--restart-reset', 1.0),
+        ('--restart-budget', None),
+        ('--max-worker-lifetime', None),
+        ('--max-worker-lifetime-jitter', 0.0),
+        ('--worker-memory-high', None),
+        ('--memory-measure', 'rss'),
+        ('--memory-poll-interval', 0.5),
+        ('--log-level', 'info'),
+        ('--log-format', 'text'),
+    ]
+
+
+def test_a_flag_is_the_name_of_its_field_but_for_the_ancestors_names_and_the_repeatable_one() -> None:
+    differing = {name for name, knob in KNOBS.items() if knob.flag != '--' + name.replace('_', '-')}
+    assert differing == {'worker_class_name', 'worker_module_name', 'preload_modules'}
+
+
+def test_a_variable_is_the_name_of_its_flag_with_our_prefix() -> None:
+    assert KNOBS['timeout_stop'].variable == 'SERGEANT_LINUX_TIMEOUT_STOP'
+    assert KNOBS['worker_module_name'].variable == 'SERGEANT_LINUX_WORKER_MODULE'
+    assert len({knob.variable for knob in KNOBS.values()}) == len(KNOBS)
+
+
+def test_a_policy_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        DEFAULTS.spawn = 'exec'  # type: ignore[misc]  # that it can't be is the test
+
+
+@pytest.mark.parametrize(('knob', 'given', 'accepted'), [
+    ('worker_module_name', 'package.module', 'package.module'),
+    ('worker_module_name', 'my-worker', 'my-worker'),  # importlib.import_module takes it, so the ancestor did
+    ('worker_module_name', 'my worker', 'my worker'),
+    ('max_worker_memory_usage', 1024, 1024),
+    ('max_worker_memory_usage', '64M', 64 * 1024**2),
+    ('max_worker_memory_usage', 'off', None),
+    ('max_worker_memory_usage', 'infinity', None),
+    ('preload_modules', ['numpy', 'a.b'], ('numpy', 'a.b')),
+    ('timeout_start', '1min 30s', 90.0),
+    ('timeout_start', 5, 5.0),
+    ('timeout_stop', 'infinity', math.inf),
+    ('restart_delay', 0, 0.0),
+    ('restart_budget', '5/1min', Budget(5, 60.0)),
+    ('restart_budget', '0/infinity', Budget(0, math.inf)),
+    ('restart_budget', Budget(5, 60), Budget(5, 60.0)),
+    ('restart_budget', 'off', None),
+    ('max_worker_lifetime', '12h', 43200.0),
+    ('max_worker_lifetime', math.inf, None),
+    ('worker_memory_high', '1.5G', 3 * 1024**3 // 2),
+    ('memory_poll_interval', '20ms', 0.02),
+])
+def test_a_value_is_accepted_as_its_flag_takes_it_and_kept_in_its_final_type(
+    knob: str, given: object, accepted: object,
+) -> None:
+    value = getattr(policy(**{knob: given}), knob)
+    assert (type(value), value) == (type(accepted), accepted)
+
+
+def test_the_values_of_a_policy_make_the_same_policy_again() -> None:
+    one = policy(max_worker_memory_usage='64M', restart_budget='5/1min', timeout_drain='2h', preload_modules=['a'])
+    again = Policy(**{field.name: getattr(one, field.name) for field in fields(one)})
+    assert one == again
+
+
+@pytest.mark.parametrize(('knob', 'value'), [
+    ('concurrent_workers', True),
+    ('concurrent_workers', '4'),
+    ('concurrent_workers', 4.0),
+    ('concurrent_workers', None),
+    ('worker_class_name', None),
+    ('worker_module_name', b'crawl_worker'),
+    ('max_worker_memory_usage', 1.5),
+    ('max_worker_memory_usage', False),
+    ('spawn', 1),
+    ('preload', 1),
+    ('preload', '1'),
+    ('preload_modules', 'numpy'),
+    ('preload_modules', [1]),
+    ('timeout_start', None),
+    ('timeout_stop', True),
+    ('restart_budget', (5, 60.0)),
+    ('max_worker_lifetime', [1]),
+    ('log_level', 20),
+])
+def test_a_value_of_the_wrong_type_is_a_type_error_that_names_the_knob_and_the_value(knob: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f'^{knob}: expected .*, not ') as caught:
+        policy(**{knob: value})
+    assert repr(value).strip('[]') in str(caught.value)
+
+
+@pytest.mark.parametrize(('knob', 'value', 'expected'), [
+    ('concurrent_workers', 0, 'a whole number, 1 or more'),
+    ('concurrent_workers', -1, 'a whole number, 1 or more'),
+    ('worker_class_name', '', 'the name of a class'),
+    ('worker_class_name', 'a.b', 'the name of a class'),
+    ('worker_module_name', '', 'the name of a module'),
+    ('worker_module_name', '.a', 'the name of a module'),
+    ('worker_module_name', 'a..b', 'the name of a module'),
+    ('worker_module_name', 'a/b', 'the name of a module'),
+    ('worker_module_name', 'a ', 'the name of a module'),
+    ('worker_module_name', 'a\nb', 'the name of a module'),
+    ('worker_module_name', 'a\udc80', 'the name of a module'),
+    ('max_worker_memory_usage', 0, 'a size above 0'),
+    ('max_worker_memory_usage', '64m', 'a size'),
+    ('spawn', 'thread', 'one of fork, exec'),
+    ('preload_modules', ['a', ''], 'the name of a module'),
+    ('timeout_start', 0, 'a time span above 0'),
+    ('timeout_stop', '0', 'a time span above 0'),
+    ('timeout_drain', -1, 'a time span'),
+    ('timeout_stop', math.nan, 'a time span'),
+    ('restart_delay', -0.1, 'a time span'),
+    ('restart_max_delay', 'infinity', 'a finite time span'),
+    ('restart_reset', math.inf, 'a finite time span'),
+    ('restart_budget', '5', 'restarts/time span'),
+    ('restart_budget', '-1/1min', 'restarts/time span'),
+    ('restart_budget', '5/0', 'restarts/time span'),
+    ('restart_budget', '1.5/1min', 'restarts/time span'),
+    ('max_worker_lifetime', 0, 'a time span above 0'),
+    ('max_worker_lifetime_jitter', 'infinity', 'a finite time span'),
+    ('worker_memory_high', -1, 'a size'),
+    ('memory_measure', 'vsz', 'one of rss, pss, uss, tree'),
+    ('memory_poll_interval', 0.019, 'a time span of 20ms or more'),
+    ('log_level', 'INFO', 'one of debug, info, warning, error, critical'),
+    ('log_format', 'xml', 'one of text, json'),
+])
+def test_a_value_that_can_not_be_is_a_value_error_that_names_the_knob_the_value_and_what_is_expected(
+    knob: str, value: object, expected: str,
+) -> None:
+    with pytest.raises(ValueError, match=f'^{knob}: expected {expected}') as caught:
+        policy(**{knob: value})
+    assert isinstance(caught.value, BadValue)
+    assert (caught.value.knob, f'{knob}: {caught.value.text}') == (knob, str(caught.value))
+    assert repr(value).strip('[]').removeprefix("'a', ") in str(caught.value)
+
+
+def test_the_longest_restart_delay_is_not_below_the_first() -> None:
+    with pytest.raises(BadValue, match=r'^restart_max_delay: expected at least the restart delay \(1min\), not 30s$'):
+        policy(restart_delay=60)
+    assert policy(restart_delay=60, restart_max_delay=60).restart_max_delay == 60.0
+
+
+def test_the_memory_mark_is_not_above_the_memory_limit() -> None:
+    with pytest.raises(BadValue, match=r'^worker_memory_high: expected at most the maximum .*usage \(1M\), not 2M$'):
+        policy(worker_memory_high='2M', max_worker_memory_usage='1M')
+    assert policy(worker_memory_high='1M', max_worker_memory_usage='1M').worker_memory_high == 1024**2
+    assert policy(worker_memory_high='2M').max_worker_memory_usage is None
+
+
+def test_a_knob_that_does_not_exist_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match='timeout_stopp'):
+        policy(timeout_stopp=1)
+
+
+def test_a_long_value_is_cut_in_the_error() -> None:
+    with pytest.raises(ValueError, match='not ') as caught:
+        policy(worker_class_name='-' * 1_000_000)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(('count', 'span', 'error'), [
+    (True, 60.0, TypeError),
+    ('5', 60.0, TypeError),
+    (5, None, TypeError),
+    (-1, 60.0, ValueError),
+    (5, 0, ValueError),
+    (5, math.nan, ValueError),
+])
+def test_a_budget_is_a_whole_number_of_restarts_within_a_time_span_above_0(
+    count: Any, span: Any, error: type[Exception],
+) -> None:
+    with pytest.raises(error, match=r'^expected '):
+        Budget(count, span)
+
+
+def test_a_budget_is_written_as_its_flag_takes_it() -> None:
+    assert policy(restart_budget=str(Budget(5, 90.0))).restart_budget == Budget(5, 90.0)
+
+
+@pytest.mark.parametrize('name', KNOBS)
+def test_every_default_is_shown_so_that_its_flag_takes_it(name: str) -> None:
+    kind, default = KNOBS[name].kind, getattr(DEFAULTS, name)
+    shown = kind.show(default)
+    if default is False or default == ():
+        assert shown in ('off', 'none')  # the flag of a switch or a list is just left away
+    else:
+        assert kind.accept(kind.read(shown)) == default
+
+
+@pytest.mark.parametrize('name', KNOBS)
+def test_every_knob_has_a_help_of_whole_sentences(name: str) -> None:
+    help = KNOBS[name].help
+    assert help[0].isupper()
+    assert help.endswith('.')
+    assert '  ' not in help

@@ -1,0 +1,202 @@
+"""Walk through everything that can happen to a small pool: each state once, whatever the way that led there.
+
+Facts: a pool's behaviour depends on few things (states, goals, blame, who waits for what, what is due in how many seconds) and not on the rest (the
+time of day, pids, the numbers of lives). Decision: `picture` is exactly these few things; two worlds with one picture have one future, so the walk
+takes each picture once, breadth first. All knobs are multiples of five seconds, so that the timers of a world lie on a few points.
+A world is put aside as a pickle, all but what never changes: that the core can be written down as plain values is itself a promise.
+Price: a walk sees a pool of one or two slots; the Hypothesis machine sees larger ones, but only here and there.
+"""
+
+import pickle
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
+from math import inf
+from random import Random
+from typing import Final
+
+from sergeant_linux.core.commands import Command
+from sergeant_linux.core.events import LifeEvent, Unpopulated
+from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.result import Ending
+from sergeant_linux.core.slot import Seat, Slot, State
+from tests.core.fake_kernel import Phase
+from tests.core.world import World
+
+Step = Callable[[World], list[Command]]
+
+BACKOFF_LEVELS: Final = 3
+"""Failures in a row after which the delay grows no more, with the knobs of a walk."""
+
+
+@dataclass(slots=True)
+class Walk:
+    """One walk. `depth` None: to the very end. `lives`, `left`: how many processes, and lives of which something is left, there may be at once."""
+
+    scales_to: int = 1
+    left: int = 1
+    depth: int | None = None
+    visited: set[Hashable] = field(default_factory=set)
+    steps: int = 0
+    trail: 'Trail' = field(default_factory=lambda: Trail())
+
+    def through(self, world: World) -> Iterator[Callable[[], World]]:
+        """Yield every state that can be reached, as a function that returns a world in that state, a new one each time."""
+        shelf = Shelf()
+        self.visited.add(picture(world))
+        waiting = deque([(Trail(), shelf.put(world), [*self.steps_from(world)])])
+        while waiting:
+            self.trail, frozen, steps = waiting.popleft()
+            yield partial(shelf.take, frozen)
+            if self.trail.length == self.depth:
+                continue
+            for step in steps:
+                there = shelf.take(frozen)
+                trail = Trail(self.trail, step)
+                try:
+                    step(there)
+                except BaseException as error:
+                    error.add_note(f'The way that led there:\n{trail}')
+                    raise
+                self.steps += 1
+                seen = picture(there)
+                if seen not in self.visited:
+                    self.visited.add(seen)
+                    waiting.append((trail, shelf.put(there), [*self.steps_from(there)]))
+
+    def steps_from(self, world: World) -> Iterator[Step]:
+        """Yield everything that can happen now."""
+        if world.kernel.left_with is not None:
+            return
+        left = sum(process.phase is Phase.ENDED for process in world.kernel.processes.values())
+        for event in world.kernel.possible():
+            if left <= self.left or isinstance(event, Unpopulated):
+                yield partial(happen, event=event)
+        if left > self.left:
+            return
+        yield World.stop
+        yield World.kill
+        if sum(not slot.retiring for slot in world.slots()) < self.scales_to and len(world.slots()) <= self.scales_to:
+            yield partial(World.scale, by=1)
+        if len(world.slots()) > 1:
+            yield partial(World.scale, by=-1)
+        dues = sorted({due for key in (*world.seats(), *world.afterlives()) if (due := world.deadline(key)) is not None})
+        yield from (partial(World.oversleep, seconds=due) for due in dues)
+
+
+class Trail:
+    """The way to a state, step by step."""
+
+    __slots__ = ('before', 'length', 'step')
+
+    def __init__(self, before: 'Trail | None' = None, step: Step | None = None) -> None:
+        self.before, self.step = before, step
+        self.length: int = before.length + 1 if before is not None else 0
+
+    def __str__(self) -> str:
+        if self.before is None or self.step is None:
+            return '  start'
+        step = self.step
+        if isinstance(step, partial):
+            told = f'{step.func.__name__} ' + ', '.join(f'{key}={value}' for key, value in step.keywords.items())
+        else:
+            told = step.__name__
+        return f'{self.before}\n  {told}'
+
+
+class Shelf:
+    """Puts worlds aside and gives copies of them back. What never changes is shared by all copies."""
+
+    def __init__(self) -> None:
+        self._constants: dict[int, object] = {}
+
+    def put(self, world: World) -> bytes:
+        written = BytesIO()
+        Freezer(written, self._constants).dump(world)
+        return written.getvalue()
+
+    def take(self, frozen: bytes) -> World:
+        world = Thawer(BytesIO(frozen), self._constants).load()
+        assert isinstance(world, World)
+        return world
+
+
+class Freezer(pickle.Pickler):
+    def __init__(self, file: BytesIO, constants: dict[int, object]) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL)
+        self._constants = constants
+
+    def persistent_id(self, value: object) -> int | None:
+        if not isinstance(value, Policy | Random | Ending):
+            return None
+        self._constants[id(value)] = value
+        return id(value)
+
+
+class Thawer(pickle.Unpickler):
+    def __init__(self, file: BytesIO, constants: dict[int, object]) -> None:
+        super().__init__(file)
+        self._constants = constants
+
+    def persistent_load(self, key: int) -> object:
+        return self._constants[key]
+
+
+def happen(world: World, event: LifeEvent) -> list[Command]:
+    return world.happen(event)
+
+
+def picture(world: World) -> Hashable:
+    """Return what the future of this world depends on."""
+    pool, facts, policy = world.pool, world.pool._facts, world.pool.policy
+    names: dict[int, int] = {}
+
+    def name(life: int) -> int:
+        return names.setdefault(life, len(names))
+
+    def seat_picture(seat: Seat | None) -> Hashable:
+        if seat is None:
+            return None
+        life = seat.life
+        draining = seat.state in (State.DRAIN, State.STOP_SIGTERM)
+        return (
+            seat.state,
+            seat.wanted,
+            min(seat.failures, BACKOFF_LEVELS),
+            world.deadline(seat),
+            (seat.grace, max(-1.0, seat.until - world.now)) if draining else None,
+            None
+            if life is None
+            else (
+                name(life.number),
+                life.pid is not None,
+                min(policy.restart_reset, world.now - life.ready_at) if life.ready_at is not None else None,
+                life.can_drain,
+                life.blame.request,
+                life.blame.result,
+                life.blame.signalled,
+            ),
+        )
+
+    def slot_picture(slot: Slot) -> Hashable:
+        return slot.number, slot.retiring, seat_picture(slot.incumbent), seat_picture(slot.successor)
+
+    spent = facts.budget._spent
+    span = policy.restart_budget.span if policy.restart_budget is not None else inf
+    return (
+        facts.stopping,
+        facts.ever_ready,
+        pool._status,
+        pool._left,
+        tuple(slot_picture(slot) for slot in world.slots()),
+        tuple((seat.slot, seat is pool._slots[seat.slot].incumbent) for seat in world.turns() if seat.slot in pool._slots),
+        tuple(world.now - at for at in spent if at > world.now - span),
+        tuple((name(afterlife.life), world.deadline(afterlife)) for afterlife in world.afterlives()),
+        tuple(
+            (name(life), each.phase, each.ready, each.can_drain, each.drained, each.terminated, each.killed)
+            for life, each in world.kernel.processes.items()
+        ),
+    )
+

@@ -1,0 +1,294 @@
+"""A pool in a world of paper: the real `Pool`, a `FakeKernel`, and a clock that stands still until it is moved.
+
+After every step the world checks what must never become false (the list on top of slot.py and in the design): so every test that plays with
+a world checks all of it, whatever else it is about.
+"""
+
+from collections.abc import Callable, Iterator
+from math import inf, isfinite
+from random import Random
+from typing import Any, Final, TypeVar
+
+from sergeant_linux.core.commands import (
+    Cancel,
+    Command,
+    Drain,
+    EndStragglers,
+    Go,
+    Kill,
+    Leave,
+    Spawn,
+    Terminate,
+    WorkerExited,
+    WorkerSpawnFailed,
+)
+from sergeant_linux.core.events import LifeEvent
+from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.pool import AT_REST, MAX_SURGE, Afterlife, Pool
+from sergeant_linux.core.result import Outcome
+from sergeant_linux.core.slot import Seat, Slot, State
+from tests.core.fake_kernel import FakeKernel, Phase, Process
+
+ORDERS: Final = (Spawn, Go, Cancel, Drain, Terminate, Kill, EndStragglers, Leave)
+
+T = TypeVar('T')
+
+FAR_TOO_MANY_STEPS: Final = 10_000
+"""A world that has not come to rest after so many steps never will."""
+
+TRANSIENT: Final = frozenset({State.START, State.DRAIN, State.STOP_SIGTERM, State.STOP_SIGKILL, State.AUTO_RESTART})
+"""The states in which something is waited for."""
+
+
+class Middle(Random):
+    """Chance that always falls in the middle, and is written down as nothing."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return (a + b) / 2
+
+    def __reduce__(self) -> Any:
+        return Middle, ()
+
+
+def policy(**knobs: Any) -> Policy:
+    """Return the default policy of a pool of two, with these knobs."""
+    return Policy(**{'concurrent_workers': 2, 'worker_class_name': 'Worker', 'worker_module_name': 'worker', **knobs})
+
+
+class World:
+    """A pool, its kernel and its clock. Every method that lets something happen returns the commands that came of it."""
+
+    def __init__(self, policy: Policy, kernel: FakeKernel | None = None, rng: Random | None = None) -> None:
+        self.pool = Pool(policy, rng if rng is not None else Middle())
+        self.kernel = kernel if kernel is not None else FakeKernel()
+        self.now = 0.0
+        self.failure_restarts: list[float] = []
+
+    # What can be done to it.
+
+    def start(self) -> list[Command]:
+        return self._take(self.pool.start(self.now))
+
+    def stop(self) -> list[Command]:
+        return self._take(self.pool.stop(self.now))
+
+    def kill(self) -> list[Command]:
+        return self._take(self.pool.kill(self.now))
+
+    def scale(self, by: int) -> list[Command]:
+        return self._take(self.pool.scale(by, self.now))
+
+    def happen(self, event: LifeEvent) -> list[Command]:
+        """Let this become true and the pool know of it."""
+        self.kernel.report(event)
+        return self._take(self.pool.handle(event, self.now))
+
+    def wait(self, seconds: float) -> list[Command]:
+        """Let so much time pass in which nothing happens, and every timer that comes up elapse in its time."""
+        until, commands = self.now + seconds, []
+        while (at := self.pool.next_deadline()) is not None and at <= until:
+            commands += self.oversleep(at - self.now)
+        self.now = until
+        return commands
+
+    def oversleep(self, seconds: float) -> list[Command]:
+        """Let so much time pass and look at the timers only then: all of them that are due elapse in one go."""
+        self.now += max(0.0, seconds)
+        return self._take(self.pool.elapse(self.now))
+
+    def wait_for_timer(self) -> list[Command]:
+        """Let time pass until the next timer elapses."""
+        at = self.pool.next_deadline()
+        assert at is not None and isfinite(at), 'nothing is due, ever'
+        return self.oversleep(at - self.now)
+
+    # What happens where all goes well.
+
+    def run(self) -> list[Command]:
+        """Let everybody do as they are told, until nothing is left to happen at this moment."""
+        return self._let(self.kernel.willing)
+
+    def run_stubborn(self) -> list[Command]:
+        """Let nobody do what they are asked for, until nothing is left to happen at this moment."""
+        return self._let(self.kernel.stubborn)
+
+    def _let(self, next_event: Callable[[], LifeEvent | None]) -> list[Command]:
+        commands: list[Command] = []
+        for _ in range(FAR_TOO_MANY_STEPS):
+            event = next_event()
+            if event is None:
+                return commands
+            commands += self.happen(event)
+        raise AssertionError('it never comes to rest')
+
+    def settle(self) -> list[Command]:
+        """Let everybody do as they are told, and time pass, until every seat is where it can stay."""
+        commands: list[Command] = []
+        for _ in range(FAR_TOO_MANY_STEPS):
+            commands += self.run()
+            if not any(seat.state in TRANSIENT for seat in self.seats()) and not self.turns():
+                return commands
+            commands += self.wait_for_timer()
+        raise AssertionError('it never comes to rest')
+
+    def up(self) -> 'World':
+        """Start it and let all workers become ready."""
+        self.start()
+        self.run()
+        return self
+
+    # What can be seen of it.
+
+    def slots(self) -> list[Slot]:
+        return [slot for _, slot in sorted(self.pool._slots.items())]
+
+    def seats(self) -> Iterator[Seat]:
+        for slot in self.slots():
+            yield from slot.seats()
+
+    def turns(self) -> list[Seat]:
+        """Return the incumbents that wait for their turn to be succeeded."""
+        return list(self.pool._turns)
+
+    def deadline(self, key: Seat | Afterlife) -> float | None:
+        """Return the seconds until the timer of a seat, or of what a life has left behind, elapses."""
+        known = self.pool._deadlines._current.get(key)
+        return None if known is None else known[0] - self.now
+
+    def afterlives(self) -> list[Afterlife]:
+        return list(self.pool._afterlives.values())
+
+    def states(self) -> list[str]:
+        """Return where every slot's incumbent is, and after a plus sign its successor."""
+        return ['+'.join(seat.state for seat in slot.seats()) for slot in self.slots()]
+
+    def process(self, life: int) -> Process:
+        return self.kernel.processes[life]
+
+    # What must never become false.
+
+    def _take(self, commands: list[Command]) -> list[Command]:
+        for command in commands:
+            if isinstance(command, ORDERS):
+                self.kernel.obey(command)
+            elif is_failure_restart(command):
+                self.failure_restarts.append(self.now)
+        self.check()
+        return commands
+
+    def check(self) -> None:
+        """Check every invariant."""
+        self.check_processes()
+        self.check_timers()
+        self.check_budget()
+        self.check_number_of_workers()
+        self.check_token()
+        self.check_rest()
+
+    def check_processes(self) -> None:
+        """A seat at rest has no process, any other has one life; a life has a pid while a process of ours is unreaped, and only then."""
+        lives: dict[int, Seat] = {}
+        for seat in self.seats():
+            at_rest = seat.state in AT_REST or seat.state is State.AUTO_RESTART
+            assert (seat.life is None) == at_rest, f'{seat.state} with life {seat.life}'
+            if seat.life is not None:
+                process = self.kernel.processes[seat.life.number]
+                assert process.alive == (seat.life.pid is not None), f'{seat.life} and {process}'
+                assert process.phase is not Phase.AT_GATE, f'{process} is let wait at its gate'
+                lives[seat.life.number] = seat
+        assert lives == self.pool._seats, 'a life is in the wrong seat, or in none'
+        left = {number for number, process in self.kernel.processes.items() if process.phase is Phase.ENDED}
+        assert left == {afterlife.life for afterlife in self.afterlives()}, 'what a life left behind is forgotten'
+
+    def check_timers(self) -> None:
+        """Where something is waited for there is exactly one timer, unless the wait is allowed to last for ever; elsewhere there is none."""
+        policy = self.pool.policy
+        for seat in self.seats():
+            armed = self.deadline(seat)
+            match seat.state:
+                case State.DEAD | State.FAILED:
+                    assert armed is None, f'{seat.state} waits for something'
+                case State.RUNNING:
+                    assert armed is None or policy.max_worker_lifetime is not None, 'RUNNING waits for something'
+                case State.START:
+                    assert (armed is not None) == isfinite(policy.timeout_start), 'START waits for ever, or for nothing'
+                case State.DRAIN:
+                    endless = policy.timeout_drain == inf or policy.timeout_stop == inf
+                    assert armed is not None or endless, 'DRAIN waits for ever'
+                case State.STOP_SIGTERM:
+                    assert armed is not None or policy.timeout_stop == inf, 'STOP_SIGTERM waits for ever'
+                case _:
+                    assert armed is not None, f'{seat.state} waits for ever'
+            assert armed is None or isfinite(armed), f'{seat.state} has a timer that never elapses'
+        for afterlife in self.afterlives():
+            assert self.deadline(afterlife) is not None, 'stragglers are waited for without end'
+        keys = {*self.seats(), *self.afterlives()}
+        assert set(self.pool._deadlines._current) <= keys, 'a timer is left of somebody who is gone'
+
+    def check_budget(self) -> None:
+        """Restarts inside the window never exceed the budget."""
+        budget = self.pool.policy.restart_budget
+        if budget is not None:
+            self.failure_restarts = [at for at in self.failure_restarts if at > self.now - budget.span]
+            assert len(self.failure_restarts) <= budget.count, f'{len(self.failure_restarts)} failure restarts of {budget}'
+
+    def check_number_of_workers(self) -> None:
+        """Every slot that stays has exactly one seat in which a process is wanted; while the canary is out, there is one for all."""
+        if self.pool.stopping:
+            assert not any(seat.wanted for seat in self.seats()), 'a process is wanted in a pool that stops'
+            return
+        for slot in self.slots():
+            wanted = [seat for seat in slot.seats() if seat.wanted]
+            if slot.retiring:
+                assert not wanted, f'slot {slot.number} is to go and wants a process'
+            elif self.pool.ever_ready or slot.number == 0:
+                assert len(wanted) == 1, f'slot {slot.number} has {len(wanted)} seats that want a process'
+                assert wanted[0] is [*slot.seats()][-1], 'the incumbent is wanted and not its successor'
+                assert wanted[0].state not in AT_REST, f'slot {slot.number} is {wanted[0].state} and nobody minds'
+            else:
+                assert not wanted and slot.incumbent.state is State.DEAD, 'a second worker before the canary is ready'
+
+    def check_token(self) -> None:
+        """At most so many extra workers, whatever asks; who is to be succeeded has a successor or waits for its turn."""
+        if self.pool.stopping:
+            return
+        growing = {slot.number for slot in self.slots() if slot.successor is not None and not slot.retiring}
+        assert len(growing) <= MAX_SURGE, f'successors in slots {growing}'
+        assert growing == self.pool._surge, 'the token is lost, or held by nobody'
+        turns = self.turns()
+        for slot in self.slots():
+            for seat in slot.seats():
+                asked = seat.state is State.RUNNING and seat.current.blame.request is not None
+                if asked and not slot.retiring and slot.successor in (None, seat):
+                    assert seat in turns, f'slot {slot.number} asked to be succeeded and is forgotten'
+        if turns and not growing:
+            raise AssertionError('somebody waits for a token that nobody holds')
+
+    def check_rest(self) -> None:
+        """The pool leaves when it is to stop and nothing is left, at that moment, and not before."""
+        at_rest = self.pool.stopping and not self.kernel.processes
+        assert (self.kernel.left_with is not None) == at_rest, 'it leaves too early, or never'
+        snapshot = self.pool.snapshot(self.now)
+        assert snapshot.stragglers == len(self.afterlives())
+        assert [view.incumbent.state for view in snapshot.slots] == [slot.incumbent.state for slot in self.slots()]
+
+
+def is_failure_restart(command: Command) -> bool:
+    """Whether the command tells of a restart that a budget counts."""
+    match command:
+        case WorkerExited(outcome=Outcome.FAILED | Outcome.UNLOADABLE, restart_in=float()):
+            return True
+        case WorkerSpawnFailed(restart_in=float()):
+            return True
+    return False
+
+
+def only(commands: list[Command], kind: type[T]) -> list[T]:
+    """Return those of one kind."""
+    return [command for command in commands if isinstance(command, kind)]
+
+
+def orders(commands: list[Command]) -> list[Command]:
+    """Return what the kernel is to do, without the reports."""
+    return [command for command in commands if isinstance(command, ORDERS)]
+
