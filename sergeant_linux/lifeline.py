@@ -104,7 +104,7 @@ class Lifeline:
             yield message
 
     def end(self, max_rss_bytes: int | None) -> Ending:
-        """Reap the process, which has ended, and return the evidence. What is left of its process group ends with it."""
+        """Reap the process, which has ended, and return the evidence. What is left of its process group ends too."""
         assert self.process is not None
         stat = None
         with suppress(OSError):  # no free descriptor (EMFILE, ENFILE)

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from sergeant_linux.forkserver.newborn import LIFE, POOL, ROOM
+from sergeant_linux.forkserver.newborn import LIFE, POOL
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.kernel.procfs import Stat
@@ -27,7 +27,8 @@ SPACING: Final = 10
 """A pass that took t is followed by one no sooner than this many t later."""
 
 FORK_SERVER: Final = 0
-"""No life has this number: it stands for what the fork server has started, newborns and children of preloaded modules."""
+"""No life has this number: it stands for the end of the pool, when whatever bears its mark is left over: newborns, and
+what preloaded modules have started."""
 
 INCONCLUSIVE_PASSES: Final = 3
 """On a machine where processes come and go all the time, this many passes in a row without a find are as good as a
@@ -64,7 +65,7 @@ class Stragglers:
         self._births = True
 
     def due(self, *, hurry: bool) -> float | None:
-        """Return when the next pass may be made, or None when nobody waits for one; in a hurry, passes aren't spaced."""
+        """Return when the next pass may be made, None when nobody waits for one; in a hurry they aren't spaced."""
         if not self._searches and not self._births:
             return None
         return 0.0 if hurry else self._not_before
@@ -140,7 +141,8 @@ class Stragglers:
                 return search.life
         if self._searches and procfs.environ_contains(stat.pid, self._pool_mark):
             for search in self._searches.values():
-                if procfs.environ_contains(stat.pid, f'{LIFE}={search.life or ROOM}'.encode()):
+                mark = f'{LIFE}={search.life}'.encode()
+                if search.life == FORK_SERVER or procfs.environ_contains(stat.pid, mark):
                     return search.life
         return None
 

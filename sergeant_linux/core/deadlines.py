@@ -3,7 +3,8 @@
 A key has at most one deadline; arming it again replaces the old one. Replaced entries stay in the heap until they
 come up and are then passed over: arming and disarming cost O(log n), and nothing here reads a clock.
 
-Several deadlines can come at once, and what is done about the first can make the second pointless: so they elapse one by one.
+Several deadlines can come at once, and what is done about the first can make the second pointless: they elapse one by
+one.
 """
 
 from collections.abc import Hashable, Iterator
@@ -52,8 +53,8 @@ class Deadlines(Generic[K]):
     def elapse(self, now: float) -> Iterator[K]:
         """Disarm and yield the keys whose deadline has come, one at a time, earliest first.
 
-        What the caller does between two of them counts: a key disarmed meanwhile does not elapse, and one armed meanwhile
-        waits for the next call, however soon it is due.
+        What the caller does between two of them counts: a key disarmed meanwhile does not elapse, and one armed
+        meanwhile waits for the next call, however soon it is due.
         """
         newest = self._sequence
         while (at := self.next()) is not None and at <= now and self._heap[0][1] <= newest:

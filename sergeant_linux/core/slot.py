@@ -72,7 +72,7 @@ KILL_AGAIN_AFTER: Final = 5.0
 """Seconds after which a SIGKILL is sent again to a process the kernel has not let go yet (state D)."""
 
 SPAWN_AGAIN_AFTER: Final = 0.1
-"""Seconds a spawn that failed waits at least, even where workers are restarted without delay: the host has no room now."""
+"""Seconds a spawn that failed waits at least, even where restarts have no delay: the host has no room now."""
 
 
 class State(StrEnum):

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sergeant_linux.core import slot as slots
+from sergeant_linux.core.commands import SeatCommand
 from sergeant_linux.core.events import Exited, KillRequested, SeatEvent, SpawnFailed, StartRequested
-from sergeant_linux.core.slot import Row, Seat, SeatCommand, State
+from sergeant_linux.core.slot import Row, Seat, State
 from tests.core.fake_kernel import FINISHED, NO_MODULE, RAISED, WANTS_STOP, WAS_TOLD_TO_STOP, FakeKernel
 from tests.core.walk import Walk
 from tests.core.world import World, policy

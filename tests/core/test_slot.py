@@ -158,7 +158,6 @@ BURIED: Final[list[SeatCommand]] = [Disarm(), EndStragglers(LIFE)]
 
 def after_exit(state: State) -> Iterator[Case]:
     """The end of a process in any state that has one, and the six ways on."""
-    never_ready = {'ready': False}
     yield Case(
         seat(state, wanted=False, blame=Blame(Request.SCALE_DOWN, signalled=True)),
         Exited(LIFE, WAS_TOLD_TO_STOP),
@@ -176,7 +175,7 @@ def after_exit(state: State) -> Iterator[Case]:
         {'wanted': False},
     )
     yield Case(
-        seat(state, **never_ready, ever_ready=False),
+        seat(state, ready=False, ever_ready=False),
         Exited(LIFE, NO_MODULE),
         'leads_to_give_up',
         [exited(NO_MODULE, Result.EXIT_CODE, Outcome.UNLOADABLE), *BURIED, StopPool(1)],
@@ -200,7 +199,7 @@ def after_exit(state: State) -> Iterator[Case]:
         {'restarts': 1, 'failures': 0},
     )
     yield Case(
-        seat(state, **never_ready, failures=2),
+        seat(state, ready=False, failures=2),
         Exited(LIFE, STOLEN),
         'leads_to_later',
         [exited(STOLEN, Result.UNKNOWN, Outcome.FAILED, restart_in=4.0), *BURIED, Arm(NOW + 4)],

@@ -20,6 +20,7 @@ from typing import Final
 from sergeant_linux.core.commands import Command
 from sergeant_linux.core.events import LifeEvent, Unpopulated
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.pool import Afterlife
 from sergeant_linux.core.result import Ending
 from sergeant_linux.core.slot import Seat, Slot, State
 from tests.core.fake_kernel import Phase
@@ -82,7 +83,8 @@ class Walk:
             yield partial(World.scale, by=1)
         if len(world.slots()) > 1:
             yield partial(World.scale, by=-1)
-        dues = sorted({due for key in (*world.seats(), *world.afterlives()) if (due := world.deadline(key)) is not None})
+        waiting: list[Seat | Afterlife] = [*world.seats(), *world.afterlives()]
+        dues = sorted({due for key in waiting if (due := world.deadline(key)) is not None})
         yield from (partial(World.oversleep, seconds=due) for due in dues)
 
 

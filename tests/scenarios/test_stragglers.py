@@ -8,7 +8,6 @@ worker ends in each of the ways there are, and after it all of them are gone.
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -178,12 +177,12 @@ def test_what_a_preloaded_module_has_started_does_not_outlive_the_pool(tmp_path:
     (tmp_path / 'starter.py').write_text(
         'import subprocess\nchild = subprocess.Popen(["sleep", "1000"], start_new_session=True)\n'
     )
-    source = '''
+    source = """
         import starter, time
         print('started', starter.child.pid, flush=True)
         def Worker():
             time.sleep(1000)
-    '''
+    """
     with pool(tmp_path, source, preload_module=['starter']) as running:
         (line,) = running.hear('started')
         started = int(line.split()[1])
@@ -196,14 +195,14 @@ def test_what_a_preloaded_module_has_started_does_not_outlive_the_pool(tmp_path:
         assert left == []
 
 
-HOP: Final = '''
+HOP: Final = """
 import os
 while True:
     if os.fork():
         os._exit(0)
     with open('hops', 'w') as hops:
         hops.write(str(os.getpid()))
-'''
+"""
 
 HOPPER: Final = '''
     import os, subprocess, sys, time

@@ -127,6 +127,21 @@ def test_what_the_caller_ignores_or_blocks_does_not_reach_the_workers(tmp_path: 
         assert running.stop() == 0
 
 
+def test_what_a_preloaded_module_does_to_signals_does_not_reach_the_workers(tmp_path: Path) -> None:
+    (tmp_path / 'shared.py').write_text(
+        'import signal\n'
+        'for signum in (1, 2, 3, 10, 12, 15): signal.signal(signum, lambda *_: print("shared"))\n'
+        'signal.signal(signal.SIGUSR2, signal.SIG_IGN)\n'
+        'signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGTERM])\n'
+    )
+    with pool(tmp_path, LOOK, preload_module=['shared']) as running:
+        (worker,) = seen(tmp_path, 1)
+        assert int(worker['blocked'], 16) == 0
+        assert signals_of(worker['ignored']) == {signal.SIGPIPE, signal.SIGXFSZ}
+        assert signals_of(worker['caught']) == {signal.SIGINT}
+        assert running.stop() == 0
+
+
 def signals_of(mask: str) -> set[int]:
     """Return the signals in a mask of /proc/PID/status, without libc's own (32, 33: glibc's posix_spawn leaves them ignored)."""
     return {number + 1 for number in range(64) if int(mask, 16) >> number & 1} & signal.valid_signals()
@@ -178,7 +193,7 @@ def test_a_file_of_the_folder_does_not_come_between_us_and_the_standard_library(
 
 
 def test_a_worker_knows_its_slot_and_life_before_its_module_is_imported(tmp_path: Path, spawn: str) -> None:
-    with pool(tmp_path, LOOK, concurrent_workers=2, spawn=spawn, restart_delay=0) as running:
+    with pool(tmp_path, LOOK, concurrent_workers=2, spawn=spawn, restart_delay=0):
         first, second = seen(tmp_path, 1, 2)
         kill(second['pid'])
         (third,) = seen(tmp_path, 3)
