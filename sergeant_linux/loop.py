@@ -268,6 +268,8 @@ class Loop:
                     }
                 )
             case Cancel(life):
+                if self._fork_server.hangs(life):
+                    self._end_fork_server()
                 self._fork_server.cancel(life)
                 if life in self._unborn:
                     self._drop_unborn(self._unborn[life])
@@ -334,9 +336,7 @@ class Loop:
         self._obey(self._pool.kill(time.monotonic()))
 
     def _tell_status(self) -> None:
-        """One line a slot; psutil is imported when somebody wants to see it."""
-        import psutil
-
+        """One line a slot; psutil is imported when somebody wants to see it. Without it there are fewer figures."""
         for slot in self._pool.snapshot(time.monotonic()).slots:
             seat = slot.incumbent
             told = [f'slot {slot.number}: {seat.state}']
@@ -352,7 +352,9 @@ class Loop:
             }
             if seat.pid is not None and seat.uptime is not None:
                 told += [f'pid {seat.pid}', f'life {seat.life}', f'up {format_span(round(seat.uptime, 1))}']
-                with suppress(psutil.Error):
+                with suppress(Exception):  # psutil.Error: it is gone; and a psutil that is broken is no reason to end a pool
+                    import psutil
+
                     process = psutil.Process(seat.pid)
                     memory, cpu = process.memory_info().rss, sum(process.cpu_times()[:2])
                     told += [f'memory {format_size(memory)}', f'cpu {format_span(round(cpu, 1))}']
@@ -425,6 +427,11 @@ class Loop:
         fields = {'pid': ended.pid, 'restart_in_seconds': ended.restart_in}
         self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
 
+    def _end_fork_server(self) -> None:
+        message = f'the fork server does not serve within {format_span(self._policy.timeout_start)}: ending it'
+        self._journal.note(logging.ERROR, message, 'fork-server-overdue')
+        self._fork_server.overdue()
+
     # The other helpers.
 
     def _run(self, errand: Errand) -> None:
@@ -432,9 +439,7 @@ class Loop:
             case Errand.START_FORK_SERVER:
                 self._start_fork_server()
             case Errand.FORK_SERVER_OVERDUE:
-                message = f'the fork server does not serve after {format_span(self._policy.timeout_start)}: ending it'
-                self._journal.note(logging.ERROR, message, 'fork-server-overdue')
-                self._fork_server.overdue()
+                self._end_fork_server()
             case Errand.START_UNDERTAKER:
                 try:
                     self._undertaker.start()
@@ -566,8 +571,9 @@ class Loop:
             server.exited(HELPER_PATIENCE)
             with suppress(ChildProcessError):
                 server.reap()
-        self._stragglers.look_for(FORK_SERVER, server.pid if server is not None else 0)
-        self._stragglers.look_for_births()
+        if self._fork_server.ever_started:
+            self._stragglers.look_for(FORK_SERVER, server.pid if server is not None else 0)
+            self._stragglers.look_for_births()
         self._fork_server.close()
         deadline = time.monotonic() + HELPER_PATIENCE
         while self._stragglers.due(hurry=True) is not None and time.monotonic() < deadline:

@@ -8,7 +8,7 @@ of its workers, and leaves. It is deaf to every signal but SIGKILL, in a session
 dies.
 Price: one process that does nothing, for all its life.
 
-The sessions stand in a memfd that the supervisor writes (one number a life) and the undertaker reads once: telling it
+The sessions stand in a memfd that the supervisor writes (one entry a life) and the undertaker reads once: telling it
 costs no wake-up.
 """
 
@@ -30,8 +30,9 @@ from sergeant_linux.kernel.pidref import PidRef
 DISMISSED: Final = b'dismissed'
 AT_WORK: Final = b'at work'
 
-NUMBER: Final = 'q'
-SIZE: Final = calcsize(NUMBER)
+ENTRY: Final = 'qq'
+"""A session, which is its worker's pid, and the worker's start time, which tells it from a later process of that pid."""
+SIZE: Final = calcsize(ENTRY)
 
 PATIENCE: Final = 10.0
 """Seconds after which the undertaker gives up on what doesn't die (state D)."""
@@ -84,16 +85,17 @@ class Undertaker:
             index = self._free.pop()
         else:
             index, self._used = self._used, self._used + 1
-        self._write(index, session)
+        leader = procfs.read_stat(session)
+        self._write(index, session, leader.start_time if leader is not None else 0)
         return index
 
     def leave(self, index: int) -> None:
         """Strike a session out: nothing is left of that life."""
-        self._write(index, 0)
+        self._write(index, 0, 0)
         self._free.append(index)
 
-    def _write(self, index: int, session: int) -> None:
-        os.pwrite(self._sessions, pack(NUMBER, session), index * SIZE)
+    def _write(self, index: int, session: int, start_time: int) -> None:
+        os.pwrite(self._sessions, pack(ENTRY, session, start_time), index * SIZE)
 
     def forget(self) -> None:
         """It has ended, and was reaped: let go of its descriptors."""
@@ -144,7 +146,7 @@ def bury(pool: str) -> None:
     """End everything of the pool."""
     mark = f'{POOL}={pool}'.encode()
     table = os.pread(SESSIONS_FD, os.fstat(SESSIONS_FD).st_size, 0)
-    sessions = {number for (number,) in iter_unpack(NUMBER, table) if number != 0}
+    sessions = {number: start_time for number, start_time in iter_unpack(ENTRY, table) if number != 0}
     deadline, pause, quiet = time.monotonic() + PATIENCE, 0.001, 0
     while quiet < QUIET_PASSES and time.monotonic() < deadline:
         quiet = quiet + 1 if end_what_is_left(mark, sessions) == 0 else 0

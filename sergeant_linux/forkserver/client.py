@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,9 +73,10 @@ class ForkServer:
         self._nofile = nofile
         self._rng = rng
         self._waiting: deque[tuple[int, socket.socket]] = deque()
-        self._in_flight: set[int] = set()
+        self._in_flight: dict[int, float] = {}
         self._failures = 0
         self._started_at = 0.0
+        self.ever_started = False
         self._preloads = True
         self.control: socket.socket | None = None
         self.process: PidRef | None = None
@@ -91,6 +93,7 @@ class ForkServer:
         finally:
             theirs.close()
         self.control, self.serving, self._started_at = ours, False, now
+        self.ever_started = True
 
     def _config(self) -> dict[str, Any]:
         policy, forks = self._policy, self._policy.spawn == 'fork'
@@ -119,7 +122,7 @@ class ForkServer:
 
     def settled(self, life: int) -> None:
         """The request of this life has ended, as a hello or as an end of file on its gate."""
-        self._in_flight.discard(life)
+        self._in_flight.pop(life, None)
         self.send_waiting()
 
     def send_waiting(self) -> None:
@@ -133,7 +136,7 @@ class ForkServer:
             except OSError:
                 return
             self._waiting.popleft()
-            self._in_flight.add(life)
+            self._in_flight[life] = time.monotonic()
             gate.close()
 
     def hear(self) -> Serving | LeftThreads | None:
@@ -152,9 +155,15 @@ class ForkServer:
         self.send_waiting()
         return Serving(tuple((one['module'], one['exception']) for one in message['failed']))
 
+    def hangs(self, life: int) -> bool:
+        """Return whether this request, which is being given up, was with the server for so long that it must hang."""
+        sent_at = self._in_flight.get(life)
+        return self.serving and sent_at is not None and time.monotonic() - sent_at > self._policy.timeout_start / 2
+
     def overdue(self) -> None:
         """The server doesn't serve in time: end it; its death is seen as any other."""
-        if self.process is not None and not self.serving:
+        self.serving = False
+        if self.process is not None:
             self.process.signal(signal.SIGKILL)
 
     def bury(self, now: float) -> ServerEnded | None:

@@ -45,8 +45,10 @@ def launch(module: str, arguments: Sequence[str], fds: Sequence[int], environ: M
     close-on-exec (PEP 446); `adopt_fds` closes the rest. Raises OSError when the process can't be made (fork's EAGAIN
     and ENOMEM, execve's errors).
     """
-    lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(fds)) for fd in fds]
+    lifted: list[int] = []
     try:
+        for fd in fds:
+            lifted.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST_FD + len(fds)))
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
         ]
@@ -60,10 +62,10 @@ def launch(module: str, arguments: Sequence[str], fds: Sequence[int], environ: M
             setsigmask=signal.valid_signals(),
             setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
         )
-        return PidRef.open(pid)
     finally:
         for fd in lifted:
             os.close(fd)
+    return PidRef.open(pid)  # now that those are closed there is a free descriptor for it
 
 
 def adopt_fds(count: int) -> list[int]:

@@ -1,11 +1,13 @@
 """The two kernels of the contract: the one on paper, and the real one behind the real loop.
 
-Facts: the core's tests are worth what the fake kernel is worth. A fake goes wrong in two ways: it does what the real one never does (the core is then
-built for nothing), or it never does what the real one does (the core is then caught out). Decision: both kernels are asked the same things in the same
-words, and a `FakeKernel` follows the real one like a shadow: it is given every order, and each event that really happens must be among those that the
-shadow holds possible at that moment.
-Price: the real kernel is driven through the loop's inside, in one place, here. The pool is replaced by one that only writes down
-what it is told: what is under test is everything below it.
+Facts: the core's tests are worth what the fake kernel is worth. A fake goes wrong in two ways: it does what the real
+one never does (the core is then built for nothing), or it never does what the real one does (the core is then caught
+out).
+Decision: both kernels are asked the same things in the same words, and a `FakeKernel` follows the real one like a
+shadow: it is given every order, and each event that really happens must be among those that the shadow holds possible
+at that moment.
+Price: the real kernel is driven through the loop's inside, in one place, here. The pool is replaced by one that only
+writes down what it is told: what is under test is everything below it.
 """
 
 import logging
@@ -16,27 +18,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sergeant_linux.core.commands import Command, Order
 from sergeant_linux.core.events import Exited, LifeEvent, MemoryExceeded, MemoryHigh, Ready, Spawned, SpawnFailed
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.result import SIGKILL, SIGTERM
+from sergeant_linux.core.slot import STOPPED
 from sergeant_linux.host import Host
 from sergeant_linux.kernel import procfs
 from sergeant_linux.loop import Loop
 from sergeant_linux.messages import Journal
 from tests.core.fake_kernel import FakeKernel, Phase, Process
+from tests.core.world import ORDERS
 
 DEADLINE: Final = 20.0
 """How long, in seconds, an event may take that comes at once."""
 
-STAYS, LEAVES, LEAVES_A_CHILD = 'stays', 'leaves', 'leaves_a_child'
+STAYS, LEAVES, LEAVES_A_CHILD, ENDS_SOMEHOW = 'stays', 'leaves', 'leaves_a_child', 'ends_somehow'
 """What a worker does after it has become ready. Its child ignores SIGTERM and has a session of its own."""
 
 WORKERS: Final = """
-import os, signal, time
+import os, random, signal, time
 from pathlib import Path
 
 def note(what):
@@ -49,6 +53,15 @@ def stays():
 
 def leaves():
     note('ran-')
+
+def ends_somehow():
+    how = random.random()
+    if how < 0.2:
+        signal.raise_signal(signal.SIGKILL)
+    if how < 0.4:
+        raise Exception('planned')
+    if how < 0.6:
+        os._exit(9)
 
 def leaves_a_child():
     note('ran-')
@@ -76,6 +89,9 @@ class Kernel(Protocol):
     def wait_for(self, kind: type[E], life: int) -> E:
         """Let happen what happens, until this has."""
 
+    def answer(self, life: int) -> Spawned | SpawnFailed:
+        """Let happen what happens, until the spawn of this life is answered."""
+
     def let_end(self, life: int) -> None:
         """Wait until the process of this life has ended by itself, and don't look: nobody has told of it yet."""
 
@@ -89,7 +105,35 @@ class Kernel(Protocol):
         """Whether the child that this life has started is there."""
 
 
-class PaperKernel:
+class Hears:
+    """What both kernels have in common: they wait for what they hear of."""
+
+    heard: list[LifeEvent]
+
+    def wait_for(self, kind: type[E], life: int) -> E:
+        event = self._until((kind,), life)
+        assert isinstance(event, kind)
+        return event
+
+    def answer(self, life: int) -> Spawned | SpawnFailed:
+        event = self._until((Spawned, SpawnFailed), life)
+        assert isinstance(event, Spawned | SpawnFailed)
+        return event
+
+    def _until(self, kinds: tuple[type[object], ...], life: int) -> LifeEvent:
+        began = time.monotonic()
+        while not (found := [event for event in self.heard if isinstance(event, kinds) and event.life == life]):
+            assert time.monotonic() - began < DEADLINE, f'no {kinds} of life {life} has come; there were {self.heard}'
+            self._go_on()
+        (event,) = found
+        return event
+
+    def _go_on(self) -> None:
+        """Let something happen."""
+        raise NotImplementedError
+
+
+class PaperKernel(Hears):
     """`FakeKernel`, with chance for its time: of what may happen next, something does."""
 
     def __init__(self, worker: str, seed: int) -> None:
@@ -98,6 +142,7 @@ class PaperKernel:
         self._chance = Random(seed)
         self._kernel = FakeKernel()
         self._ran: set[int] = set()
+        self._ended: set[int] = set()
         self._children: set[int] = set()
         self._spawns_may_fail = False
 
@@ -105,13 +150,10 @@ class PaperKernel:
         for order in orders:
             self._kernel.obey(order)
 
-    def wait_for(self, kind: type[E], life: int) -> E:
-        while not (found := [event for event in self.heard if isinstance(event, kind) and event.life == life]):
-            events = [event for event in self._kernel.possible() if self._comes(event)]
-            assert events, f'{kind.__name__} of life {life} never comes; there were {self.heard}'
-            self._let_happen(self._chance.choice(events))
-        (only,) = found
-        return only
+    def _go_on(self) -> None:
+        events = [event for event in self._kernel.possible() if self._comes(event)]
+        assert events, f'nothing comes any more; there were {self.heard}'
+        self._let_happen(self._chance.choice(events))
 
     def _comes(self, event: LifeEvent) -> bool:
         """Whether this kind of worker would do that."""
@@ -130,6 +172,8 @@ class PaperKernel:
     def _ends(self, process: Process, exit_code: int | None, signum: int | None) -> bool:
         if exit_code == 0:
             return process.ready and self._worker != STAYS
+        if process.life in self._ended:
+            return False
         return (process.killed and signum == SIGKILL) or (process.terminated and signum == SIGTERM)
 
     def _let_happen(self, event: LifeEvent) -> None:
@@ -143,7 +187,7 @@ class PaperKernel:
         self.heard.append(event)
 
     def let_end(self, life: int) -> None:
-        self._ran.add(life)
+        self._ended.add(life)
 
     def lose_its_fork_server(self) -> None:
         self._spawns_may_fail = True
@@ -155,24 +199,31 @@ class PaperKernel:
         return life in self._children
 
 
+class Shadow(FakeKernel):
+    """Follows a real kernel: is given its orders, and is told what has happened there."""
+
+    def witness(self, event: LifeEvent) -> None:
+        """Take in what has really happened. AssertionError: the fake kernel held it impossible."""
+        possible = list(self.possible())
+        foreseen = any(type(event) is type(each) and event.life == each.life for each in possible)
+        assert foreseen, f'{event} has happened; the fake kernel only knows of {possible}'
+        self.report(event)
+
+
 class Witness(Pool):
     """A pool that decides nothing: it keeps what it is told, and wakes the loop up when the test's patience is over."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__(policy, Random())
         self.heard: list[LifeEvent] = []
-        self.shadow = FakeKernel()
+        self.shadow = Shadow()
         self.patience_ends: float | None = None
 
     def start(self, now: float) -> list[Command]:
         return []
 
     def handle(self, event: LifeEvent, now: float) -> list[Command]:
-        possible = list(self.shadow.possible())
-        assert any(
-            type(event) is type(each) and event.life == each.life for each in possible
-        ), f'{event} has happened; the fake kernel only knows of {possible}'
-        self.shadow.report(event)
+        self.shadow.witness(event)
         self.heard.append(event)
         return []
 
@@ -183,34 +234,57 @@ class Witness(Pool):
         return []
 
 
-class RealKernel:
+class ShadowedPool(Pool):
+    """A pool that decides as always, is followed by a shadow, and stops after so many ends of a life."""
+
+    def __init__(self, policy: Policy, ends: int) -> None:
+        super().__init__(policy, Random())
+        self.shadow = Shadow()
+        self.ends_to_come = ends
+
+    def start(self, now: float) -> list[Command]:
+        return self._ordered(super().start(now))
+
+    def elapse(self, now: float) -> list[Command]:
+        return self._ordered(super().elapse(now))
+
+    def stop(self, now: float, *, status: int = STOPPED) -> list[Command]:
+        return self._ordered(super().stop(now, status=status))
+
+    def handle(self, event: LifeEvent, now: float) -> list[Command]:
+        self.shadow.witness(event)
+        commands = self._ordered(super().handle(event, now))
+        if isinstance(event, Exited):
+            self.ends_to_come -= 1
+            if self.ends_to_come == 0:
+                commands += self.stop(now)
+        return commands
+
+    def _ordered(self, commands: list[Command]) -> list[Command]:
+        for command in commands:
+            if isinstance(command, ORDERS):
+                self.shadow.obey(command)
+        return commands
+
+
+class RealKernel(Hears):
     """The loop, and all that is below it, on the kernel of this machine."""
 
     def __init__(self, worker: str, host: Host) -> None:
-        policy = Policy(concurrent_workers=1, worker_module_name='contract_workers', worker_class_name=worker)
-        logger = logging.getLogger('contract')
-        logger.setLevel(logging.CRITICAL)
+        policy = policy_for(worker)
         self._witness = Witness(policy)
-        self._loop = Loop(policy, Journal(logger, policy), None, host, os.environ)
-        self._loop._pool = self._witness
+        self.heard = self._witness.heard
+        self._loop = loop_with(self._witness, host)
         self._loop._begin()
-
-    @property
-    def heard(self) -> list[LifeEvent]:
-        return self._witness.heard
 
     def obey(self, *orders: Order) -> None:
         for order in orders:
             self._witness.shadow.obey(order)
             self._loop._obey([order])
 
-    def wait_for(self, kind: type[E], life: int) -> E:
-        self._witness.patience_ends = deadline = time.monotonic() + DEADLINE
-        while not (found := [event for event in self.heard if isinstance(event, kind) and event.life == life]):
-            assert time.monotonic() < deadline, f'{kind.__name__} of life {life} has not come; there were {self.heard}'
-            self._loop._turn()
-        (only,) = found
-        return only
+    def _go_on(self) -> None:
+        self._witness.patience_ends = time.monotonic() + DEADLINE
+        self._loop._turn()
 
     def let_end(self, life: int) -> None:
         process = self._loop._alive[life].process
@@ -234,10 +308,24 @@ class RealKernel:
         self._loop._end()
 
 
+def policy_for(worker: str, **knobs: Any) -> Policy:
+    """Return the policy of a pool of these workers, and write their module into the working folder."""
+    Path('contract_workers.py').write_text(WORKERS)
+    return Policy(**{'concurrent_workers': 1, **knobs}, worker_module_name='contract_workers', worker_class_name=worker)
+
+
+def loop_with(pool: Pool, host: Host) -> Loop:
+    """Return a loop that runs this pool, and is quiet about it."""
+    logger = logging.getLogger('contract')
+    logger.setLevel(logging.CRITICAL + 1)
+    loop = Loop(pool.policy, Journal(logger, pool.policy), None, host, os.environ)
+    loop._pool = pool
+    return loop
+
+
 @contextmanager
 def real_kernel(worker: str) -> Iterator[RealKernel]:
     """Yield a real kernel whose workers are this one; the working folder is where they write."""
-    Path('contract_workers.py').write_text(WORKERS)
     with Host(is_ours=False) as host:
         kernel = RealKernel(worker, host)
         try:

@@ -1,10 +1,11 @@
 """A kernel that exists on paper: it obeys orders, and whoever asks decides what happens next, and when.
 
-Facts: what the core can be surprised by is the order of events. A real kernel shows a few orders, the same ones every time.
-Decision: `FakeKernel` keeps what is true of each life (asked for, waiting at its gate, free, ended) and `possible` names *everything* that may be
-reported next; nothing happens by itself. An order that makes no sense where it stands (SIGTERM to nobody, a second SIGTERM, a spawn under an old number)
-is the core's fault and fails the test on the spot.
-Price: a fake can lie. Its promises are kept in one list, tests/contract/, and those tests run on the real kernel too.
+Facts: what the core can be surprised by is the order of events. A real kernel shows a few orders, the same ones every
+time.
+Decision: `FakeKernel` keeps what is true of each life (asked for, waiting at its gate, free, ended) and `possible`
+names *everything* that may be reported next; nothing happens by itself. An order that makes no sense where it stands
+(SIGTERM to nobody, a second SIGTERM, a spawn under an old number) is the core's fault and fails the test on the spot.
+Price: a fake can lie. What it promises is in tests/contract/, and those tests run on the real kernel too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,34 +100,34 @@ class FakeKernel:
                 self.newest = life
                 self.processes[life] = Process(life)
             case Go(_, life):
-                process = self._in(Phase.AT_GATE, order, life)
+                process = self._in(order, life, Phase.AT_GATE)
                 process.phase = Phase.FREE
             case Cancel(life):
-                self._in(Phase.REQUESTED, order, life)
+                self._in(order, life, Phase.REQUESTED)
                 del self.processes[life]
             case Drain(life):
-                process = self._in(Phase.FREE, order, life)
+                process = self._in(order, life, Phase.FREE)
                 assert process.can_drain, f'{order} for a worker that does not listen for it'
                 assert not (process.drained or process.terminated or process.killed), f'{order} comes too late'
                 process.drained = True
             case Terminate(life):
-                process = self._in(Phase.FREE, order, life)
+                process = self._in(order, life, Phase.FREE)
                 assert not process.terminated, f'{order}: a second SIGTERM kills a sergeant worker in mid-clean-up'
                 assert not process.killed, f'{order} after SIGKILL'
                 process.terminated = True
             case Kill(life):
-                self._in(Phase.FREE, order, life).killed = True
+                self._in(order, life, Phase.AT_GATE, Phase.FREE).killed = True
             case EndStragglers(life):
-                self._in(Phase.ENDED, order, life).searched = True
+                self._in(order, life, Phase.ENDED).searched = True
             case Leave(status):
                 assert not self.processes, f'{order} with {list(self.processes.values())} still there'
                 self.left_with = status
             case _:
                 assert_never(order)
 
-    def _in(self, phase: Phase, order: Order, life: int) -> Process:
+    def _in(self, order: Order, life: int, *phases: Phase) -> Process:
         process = self.processes.get(life)
-        assert process is not None and process.phase is phase, f'{order} for {process}'
+        assert process is not None and process.phase in phases, f'{order} for {process}'
         return process
 
     def possible(self) -> Iterator[LifeEvent]:
@@ -174,7 +175,7 @@ class FakeKernel:
                 pass
 
     def willing(self) -> LifeEvent | None:
-        """Return what comes next where everything goes well: who is asked for is born and ready, who is asked to go goes."""
+        """Return what comes next where all goes well: who is asked for is born and ready, who is asked to go goes."""
         return next((event for each in self.processes.values() if (event := self._answer(each, WILLING))), None)
 
     def stubborn(self) -> LifeEvent | None:

@@ -14,8 +14,10 @@ DELAYS = st.floats(1e-3, 1e6)
 CHANCE = st.integers().map(Random)
 
 
-@pytest.mark.parametrize(('failures', 'seconds'), [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.8), (9, 25.6), (10, 30), (1000, 30)])
-def test_the_kth_failure_in_a_row_waits_twice_as_long_as_the_one_before_up_to_the_cap(failures: int, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ('failures', 'seconds'), [(1, 0.1), (2, 0.2), (3, 0.4), (4, 0.8), (9, 25.6), (10, 30), (1000, 30)]
+)
+def test_the_kth_failure_waits_twice_as_long_as_the_one_before_up_to_the_cap(failures: int, seconds: float) -> None:
     assert restart_delay(failures, delay=0.1, max_delay=30, rng=Middle()) == pytest.approx(seconds)
 
 

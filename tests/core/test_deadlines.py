@@ -54,7 +54,7 @@ def test_equal_deadlines_elapse_in_the_order_in_which_they_were_armed(deadlines:
 
 
 def test_a_deadline_that_is_disarmed_while_others_elapse_does_not_elapse(deadlines: Deadlines[str]) -> None:
-    """Two workers' timers come at once, and what is done about the first stops the pool: the second must not be heard of any more."""
+    """Two workers' timers come at once, and what is done about the first stops the pool: the second is void."""
     deadlines.arm('first', 1.0)
     deadlines.arm('second', 1.0)
 

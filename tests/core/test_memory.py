@@ -129,7 +129,8 @@ def test_the_next_look_comes_before_the_headroom_can_be_used_up(limit: int, meas
 
 
 @pytest.mark.parametrize(
-    ('headroom', 'seconds'), [(0, FLOOR), (1, FLOOR), (MIB, FLOOR), (GIB // 8, 1 / 16), (GIB // 2, 0.25), (4 * GIB, 0.5)]
+    ('headroom', 'seconds'),
+    [(0, FLOOR), (1, FLOOR), (MIB, FLOOR), (GIB // 8, 1 / 16), (GIB // 2, 0.25), (4 * GIB, 0.5)],
 )
 def test_the_wait_is_the_headroom_over_two_gib_a_second(headroom: int, seconds: float) -> None:
     one = gauge(limit=5 * GIB)

@@ -1,6 +1,7 @@
-"""The transition table, row by row: in this state, when this happens, these are the commands and that is the next state."""
+"""The transition table, row by row: in this state, when this happens, this is to be done and that is the next state."""
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Final
@@ -99,8 +100,8 @@ def seat(
     until: float = inf,
     predecessor: int | None = None,
 ) -> Seat:
-    """Return a seat in this state, with a life if the state has one: born 100 s ago, and ready for 99 s if it is past START."""
-    facts = PoolFacts(knobs, Middle(), RestartBudget(knobs.restart_budget), ever_ready=ever_ready, stopping=stopping, lives=LIFE)
+    """Return a seat in this state. Its life, if it has one, was born 100 s ago and, past START, ready 99 s ago."""
+    facts = PoolFacts(knobs, Middle(), RestartBudget(knobs.restart_budget), ever_ready, stopping, lives=LIFE)
     life = None
     if state in HAS_LIFE:
         was_ready = state is not State.START if ready is None else ready
@@ -112,9 +113,7 @@ def seat(
             can_drain=can_drain,
             blame=blame if blame is not None else Blame(),
         )
-    return Seat(
-        SLOT, facts, state=state, wanted=wanted, life=life, failures=failures, grace=grace, until=until, predecessor=predecessor
-    )
+    return Seat(SLOT, facts, state, wanted, life, failures, grace, until, predecessor)
 
 
 def exited(
@@ -144,14 +143,8 @@ class Case:
         return f'{self.given.state}, {type(self.event).__name__}: {self.row}'
 
 
-def told_killed() -> WorkerKilled:
-    return WorkerKilled(SLOT, LIFE, PID)
-
-
-def killed_again() -> list[SeatCommand]:
-    return [Kill(LIFE), Arm(NOW + KILL_AGAIN_AFTER)]
-
-
+KILL: Final[list[SeatCommand]] = [Kill(LIFE), Arm(NOW + KILL_AGAIN_AFTER)]
+TELL_AND_KILL: Final[list[SeatCommand]] = [WorkerKilled(SLOT, LIFE, PID), *KILL]
 START_AGAIN: Final[list[SeatCommand]] = [Spawn(SLOT, NEXT_LIFE), Arm(NOW + 60)]
 BURIED: Final[list[SeatCommand]] = [Disarm(), EndStragglers(LIFE)]
 
@@ -213,7 +206,7 @@ def killed_for_memory(state: State, **given: Any) -> Case:
         seat(state, **given),
         MemoryExceeded(LIFE, OVER),
         'always',
-        killed_again(),
+        KILL,
         State.STOP_SIGKILL,
     )
 
@@ -283,8 +276,15 @@ CASES: Final = [
     ),
     Case(seat(State.START), STOP, 'born', [Terminate(LIFE), Arm(NOW + 8)], State.STOP_SIGTERM, {'wanted': False}),
     Case(seat(State.START, born=False), STOP, 'always', [Cancel(LIFE), Disarm()], State.DEAD, {'wanted': False}),
-    Case(seat(State.START), KillRequested(), 'born', [told_killed(), *killed_again()], State.STOP_SIGKILL, {'wanted': False}),
-    Case(seat(State.START, born=False), KillRequested(), 'always', [Cancel(LIFE), Disarm()], State.DEAD, {'wanted': False}),
+    Case(seat(State.START), KillRequested(), 'born', TELL_AND_KILL, State.STOP_SIGKILL, {'wanted': False}),
+    Case(
+        seat(State.START, born=False),
+        KillRequested(),
+        'always',
+        [Cancel(LIFE), Disarm()],
+        State.DEAD,
+        {'wanted': False},
+    ),
     # RUNNING
     *after_exit(State.RUNNING),
     killed_for_memory(State.RUNNING),
@@ -313,7 +313,7 @@ CASES: Final = [
         {'wanted': False, 'grace': 4, 'until': NOW + 4},
     ),
     Case(seat(State.RUNNING), STOP, 'always', [Terminate(LIFE), Arm(NOW + 8)], State.STOP_SIGTERM, {'wanted': False}),
-    Case(seat(State.RUNNING), KillRequested(), 'always', [told_killed(), *killed_again()], State.STOP_SIGKILL, {'wanted': False}),
+    Case(seat(State.RUNNING), KillRequested(), 'always', TELL_AND_KILL, State.STOP_SIGKILL, {'wanted': False}),
     # DRAIN
     *after_exit(State.DRAIN),
     killed_for_memory(State.DRAIN, wanted=False),
@@ -333,7 +333,7 @@ CASES: Final = [
         State.DRAIN,
         {'grace': 4, 'until': NOW + 4},
     ),
-    Case(seat(State.DRAIN, wanted=False), KillRequested(), 'always', [told_killed(), *killed_again()], State.STOP_SIGKILL),
+    Case(seat(State.DRAIN, wanted=False), KillRequested(), 'always', TELL_AND_KILL, State.STOP_SIGKILL),
     # STOP_SIGTERM
     *after_exit(State.STOP_SIGTERM),
     killed_for_memory(State.STOP_SIGTERM),
@@ -341,7 +341,7 @@ CASES: Final = [
         seat(State.STOP_SIGTERM),
         TimerElapsed(),
         'always',
-        [told_killed(), *killed_again()],
+        TELL_AND_KILL,
         State.STOP_SIGKILL,
     ),
     Case(
@@ -356,13 +356,13 @@ CASES: Final = [
         seat(State.STOP_SIGTERM),
         KillRequested(),
         'always',
-        [told_killed(), *killed_again()],
+        TELL_AND_KILL,
         State.STOP_SIGKILL,
         {'wanted': False},
     ),
     # STOP_SIGKILL
     *after_exit(State.STOP_SIGKILL),
-    Case(seat(State.STOP_SIGKILL), TimerElapsed(), 'always', killed_again(), State.STOP_SIGKILL, {'wanted': True}),
+    Case(seat(State.STOP_SIGKILL), TimerElapsed(), 'always', KILL, State.STOP_SIGKILL, {'wanted': True}),
     Case(seat(State.STOP_SIGKILL), STOP, 'always', [], State.STOP_SIGKILL, {'wanted': False}),
     Case(seat(State.STOP_SIGKILL), KillRequested(), 'always', [], State.STOP_SIGKILL, {'wanted': False}),
     # AUTO_RESTART
@@ -399,7 +399,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[State, type[SeatEvent],
 def test_a_row_gives_these_commands_and_leads_to_that_state(
     case: Case, taken: list[tuple[State, type[SeatEvent], str]]
 ) -> None:
-    given, state = fresh(case.given), case.given.state
+    given, state = deepcopy(case.given), case.given.state
 
     commands = given.handle(case.event, NOW)
 
@@ -428,43 +428,17 @@ EVENTS: Final[dict[type[SeatEvent], SeatEvent]] = {
 
 
 @pytest.mark.parametrize(
-    ('state', 'event'), [(state, event) for (state, event), rows in TABLE.items() if not rows], ids=lambda each: str(each)[-40:]
+    ('state', 'event'),
+    [pytest.param(*pair, id=f'{pair[0]}, {pair[1].__name__}') for pair, rows in TABLE.items() if not rows],
 )
 def test_what_is_ignored_changes_nothing(state: State, event: type[SeatEvent]) -> None:
     given = seat(state, wanted=state is not State.DRAIN)
-    before = fresh(given)
+    before = deepcopy(given)
 
     commands = given.handle(EVENTS[event], NOW)
 
     assert commands == []
     assert described(given) == described(before)
-
-
-def fresh(seat: Seat) -> Seat:
-    """Return a seat like this one: a case is used once."""
-    life, facts = seat.life, seat.facts
-    return Seat(
-        seat.slot,
-        PoolFacts(
-            facts.policy, facts.rng, RestartBudget(facts.policy.restart_budget), facts.ever_ready, facts.stopping, facts.lives
-        ),
-        state=seat.state,
-        wanted=seat.wanted,
-        life=None
-        if life is None
-        else Life(
-            life.number,
-            pid=life.pid,
-            born_at=life.born_at,
-            ready_at=life.ready_at,
-            can_drain=life.can_drain,
-            blame=Blame(life.blame.request, life.blame.result, life.blame.signalled),
-        ),
-        failures=seat.failures,
-        grace=seat.grace,
-        until=seat.until,
-        predecessor=seat.predecessor,
-    )
 
 
 def described(seat: Seat) -> tuple[object, ...]:
@@ -581,7 +555,9 @@ def test_who_asks_a_draining_worker_with_more_patience_changes_nothing() -> None
     assert given.handle(STOP, NOW) == [Arm(NOW + 1)]
 
 
-@pytest.mark.parametrize('event', [PATIENT, StopRequested(Request.SCALE_DOWN, patience=30, grace=8)], ids=['endless', 'later'])
+@pytest.mark.parametrize(
+    'event', [PATIENT, StopRequested(Request.SCALE_DOWN, patience=30, grace=8)], ids=['endless', 'later']
+)
 def test_who_asks_a_terminated_worker_with_more_patience_changes_nothing(event: StopRequested) -> None:
     given = seat(State.STOP_SIGTERM, until=NOW + 8)
 

@@ -1,15 +1,18 @@
 """Walk through everything that can happen to a small pool: each state once, whatever the way that led there.
 
-Facts: a pool's behaviour depends on few things (states, goals, blame, who waits for what, what is due in how many seconds) and not on the rest (the
-time of day, pids, the numbers of lives). Decision: `picture` is exactly these few things; two worlds with one picture have one future, so the walk
-takes each picture once, breadth first. All knobs are multiples of five seconds, so that the timers of a world lie on a few points.
-A world is put aside as a pickle, all but what never changes: that the core can be written down as plain values is itself a promise.
+Facts: a pool's behaviour depends on few things (states, goals, blame, who waits for what, what is due in how many
+seconds) and not on the rest (the time of day, pids, the numbers of lives).
+Decision: `picture` is exactly these few things; two worlds with one picture have one future, so the walk takes each
+picture once, breadth first. All knobs are multiples of five seconds, so that the timers of a world lie on a few
+points. A world is put aside as a pickle, all but what never changes: that the core can be written down as plain
+values is itself a promise.
 Price: a walk sees a pool of one or two slots; the Hypothesis machine sees larger ones, but only here and there.
 """
 
 import pickle
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
@@ -34,7 +37,11 @@ BACKOFF_LEVELS: Final = 3
 
 @dataclass(slots=True)
 class Walk:
-    """One walk. `depth` None: to the very end. `lives`, `left`: how many processes, and lives of which something is left, there may be at once."""
+    """One walk.
+
+    scales_to: how many slots there may be; left: how many lives of which something is left may be waited for at once;
+    depth: how many steps from the start, None: to the very end. `trail` is the way to the state yielded last.
+    """
 
     scales_to: int = 1
     left: int = 1
@@ -44,7 +51,7 @@ class Walk:
     trail: 'Trail' = field(default_factory=lambda: Trail())
 
     def through(self, world: World) -> Iterator[Callable[[], World]]:
-        """Yield every state that can be reached, as a function that returns a world in that state, a new one each time."""
+        """Yield every state that can be reached, as a function that returns a new world in that state."""
         shelf = Shelf()
         self.visited.add(picture(world))
         waiting = deque([(Trail(), shelf.put(world), [*self.steps_from(world)])])
@@ -56,11 +63,8 @@ class Walk:
             for step in steps:
                 there = shelf.take(frozen)
                 trail = Trail(self.trail, step)
-                try:
+                with trail.told():
                     step(there)
-                except BaseException as error:
-                    error.add_note(f'The way that led there:\n{trail}')
-                    raise
                 self.steps += 1
                 seen = picture(there)
                 if seen not in self.visited:
@@ -96,6 +100,15 @@ class Trail:
     def __init__(self, before: 'Trail | None' = None, step: Step | None = None) -> None:
         self.before, self.step = before, step
         self.length: int = before.length + 1 if before is not None else 0
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Add the way to what fails here."""
+        try:
+            yield
+        except BaseException as error:
+            error.add_note(f'The way that led there:\n{self}')
+            raise
 
     def __str__(self) -> str:
         if self.before is None or self.step is None:
@@ -193,7 +206,7 @@ def picture(world: World) -> Hashable:
         pool._status,
         pool._left,
         tuple(slot_picture(slot) for slot in world.slots()),
-        tuple((seat.slot, seat is pool._slots[seat.slot].incumbent) for seat in world.turns() if seat.slot in pool._slots),
+        tuple((seat.slot, seat in [*world.seats()]) for seat in world.turns()),
         tuple(world.now - at for at in spent if at > world.now - span),
         tuple((name(afterlife.life), world.deadline(afterlife)) for afterlife in world.afterlives()),
         tuple(

@@ -92,7 +92,7 @@ def test_c_a_killed_supervisor_leaves_no_process_behind(tmp_path: Path) -> None:
     """
     with pool(tmp_path, source, concurrent_workers=4) as running:
         running.hear('here', count=4)
-        assert len(running.processes('sleep')) == 8
+        wait_until(lambda: len(running.processes('sleep')) == 8, 'the children')
 
         running.send(signal.SIGKILL)
 
@@ -130,7 +130,7 @@ def test_e_workers_that_fail_at_once_are_no_restart_storm(tmp_path: Path) -> Non
             endings = running.find('worker-exit', slot=slot)
             starts = running.find('worker-spawn', slot=slot)
             for ending, start, nominal in zip(endings, starts[1:], [0.1, 0.2, 0.4, 0.4, 0.4], strict=False):
-                assert ending['restart_in_seconds'] == pytest.approx(nominal, rel=0.1)
+                assert ending['restart_in_seconds'] == pytest.approx(nominal, rel=0.11)
                 assert at(start) - at(ending) >= ending['restart_in_seconds'] - 0.002  # the log's milliseconds
 
 
@@ -205,15 +205,22 @@ def test_h_ctrl_c_lets_workers_finish_and_leaves_no_grandchild(tmp_path: Path, q
 def test_i_a_worker_is_told_to_stop_once(tmp_path: Path) -> None:
     source = """
         import signal, time
+        from tests.scenarios.workers import say
+
+        told = []
 
         def count(*_):
-            print('told', flush=True)
+            told.append('told')
 
         def Worker():
             signal.signal(signal.SIGTERM, count)
-            print('here', flush=True)
-            signal.pause()
-            time.sleep(1.2)
+            say('here')
+            while not told:
+                time.sleep(0.01)
+            end = time.monotonic() + 1.2  # the ancestor tells it again each half second
+            while time.monotonic() < end:
+                time.sleep(0.1)
+            say(*told)
     """
     with pool(tmp_path, source) as running:
         running.hear('here')

@@ -122,17 +122,11 @@ def test_all_that_was_borrowed_is_given_back(tmp_path: Path) -> None:
         assert not [line for line in running.said if 'mine' in line]
 
 
-def test_all_is_given_back_when_the_pool_could_not_begin(tmp_path: Path) -> None:
+def test_all_is_given_back_when_the_workers_cannot_be_loaded(tmp_path: Path) -> None:
     source = """
-        import resource
         from sergeant_linux import Supervisor
 
-        from sergeant_linux import supervisor  # what is imported needs descriptors, too
         before = state()
-        for limit in range(8, 20):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before['limits']['RLIMIT_NOFILE'][1]))
-            hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, before['limits']['RLIMIT_NOFILE'])
         for module, name in (('no_such_module', 'Worker'), ('worker', 'no_such_class')):
             try:
                 Supervisor(module, name, 2, log_format='json').start()
@@ -144,6 +138,28 @@ def test_all_is_given_back_when_the_pool_could_not_begin(tmp_path: Path) -> None
     with program(tmp_path, source) as running:
         assert running.exit_status() == 0
         assert running.said == ['{"status": 1}', '{"changed": {}}'] * 2
+
+
+def test_all_is_given_back_when_the_host_cannot_do_what_is_needed(tmp_path: Path) -> None:
+    source = """
+        import resource
+        from sergeant_linux import Supervisor
+
+        supervisor = Supervisor('worker', 'Worker', 2, log_format='json')
+        for limit in range(13, 6, -1):  # the descriptors run out at one thing after another
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+            before = state()
+            try:
+                supervisor.start()
+            except SystemExit as exit:
+                tell(status=exit.code)
+            after = state()
+            tell(changed={key: [before[key], after[key]] for key in before if before[key] != after[key]})
+        """
+    with program(tmp_path, source) as running:
+        assert running.exit_status() == 0
+        assert running.said == ['{"status": 4}', '{"changed": {}}'] * 7
+        assert len(running.find('cant-run')) == 7
 
 
 def test_a_pool_can_run_again_in_the_same_program(tmp_path: Path) -> None:
@@ -183,22 +199,26 @@ def test_the_programs_own_children_are_neither_ended_nor_reaped(tmp_path: Path) 
             Supervisor('worker', 'Worker', 2, log_format='json', restart_delay=0).start()
         except SystemExit:
             pass
-        tell(alive=[child.poll(), marked.poll(), nested.poll()], gone=gone.wait(), orphan=os.path.exists('/proc/' + open('orphan').read().strip()))
+        orphan = int(open('orphan').read())
+        tell(alive=[child.poll(), marked.poll(), nested.poll()], gone=gone.wait(), orphan=os.path.exists(f'/proc/{orphan}'))
+        os.kill(orphan, 9)
+        os.killpg(nested.pid, 9)
         for each in (child, marked, nested):
             each.kill()
             each.wait()
         """
     with program(tmp_path, source) as running:
         running.hear('here', count=2)
+        running.wait_for('worker-spawn', count=2)
         for pid in running.workers().values():
             kill(pid)
         running.hear('here', count=4)
-        running.wait_for('worker-ready', count=4) if running.find('worker-ready') else None
         running.send(signal.SIGTERM)
 
         assert told(running, 'alive') == [None, None, None]
         assert told(running, 'gone') == 7
         assert told(running, 'orphan') is True
+        assert running.exit_status() == 0
 
 
 def test_children_that_the_program_starts_while_the_pool_runs_are_its_own(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ from tests.scenarios.workers import Tasks as Worker
 """
 
 STUBBORN: Final = """
-import signal, subprocess, time
+import os, signal, subprocess, time
 
 def Worker():
-    signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'told\n'))
+    signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'told' + bytes([10])))
     subprocess.Popen(['sleep', '1000'])
     subprocess.Popen(['sleep', '1000'], start_new_session=True)
     print('here', flush=True)
@@ -85,10 +85,11 @@ def test_idle_workers_leave_at_once_whatever_the_patience_is(tmp_path: Path) -> 
 def test_the_supervisor_leaves_the_moment_the_last_worker_is_gone(tmp_path: Path) -> None:
     source = """
         import signal, sys, time
+        from tests.scenarios.workers import say
 
         def leave(*_):
             time.sleep(0.3)
-            print('left at', time.monotonic(), flush=True)
+            say('left at', time.monotonic())
             sys.exit(0)
 
         def Worker():
@@ -108,16 +109,21 @@ def test_the_supervisor_leaves_the_moment_the_last_worker_is_gone(tmp_path: Path
 def test_a_worker_that_cannot_drain_is_told_once_and_at_once(tmp_path: Path) -> None:
     source = """
         import signal, time
+        from tests.scenarios.workers import say
+
+        told = []
 
         def count(*_):
-            print('told at', time.monotonic(), flush=True)
+            told.append(time.monotonic())
+            say('told at', told[-1])
 
         def Worker():
             signal.signal(signal.SIGTERM, count)
-            print('here', flush=True)
-            end = time.monotonic() + 1000
-            signal.pause()
-            time.sleep(0.8)
+            say('here')
+            while not told:
+                time.sleep(0.01)
+            while time.monotonic() < told[0] + 0.8:
+                time.sleep(0.1)
     """
     with pool(tmp_path, source, timeout_stop='1s') as running:
         running.hear('here')
@@ -213,11 +219,12 @@ def test_a_burst_of_signals_at_the_start_of_the_pool_is_obeyed(tmp_path: Path) -
 
 def test_ctrl_c_reaches_the_supervisor_alone(tmp_path: Path) -> None:
     source = """
-        import signal, sys, time
+        import signal, time
+        from tests.scenarios.workers import say
 
         def Worker():
             for signum in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP):
-                signal.signal(signum, lambda signum, _: print('got', signum, flush=True))
+                signal.signal(signum, lambda signum, _: say('got', signum))
             print('here', flush=True)
             time.sleep(1000)
     """
@@ -242,7 +249,7 @@ def test_sigusr1_logs_one_line_for_each_slot(tmp_path: Path) -> None:
             time.sleep(1000)
     """
     with pool(tmp_path, source, concurrent_workers=3, restart_delay='20ms') as running:
-        running.wait_for('worker-ready', life=4)
+        running.wait_for('worker-ready', count=4)
 
         running.send(signal.SIGUSR1)
 
@@ -261,6 +268,18 @@ def test_sigusr1_logs_one_line_for_each_slot(tmp_path: Path) -> None:
                 r'restarts \d(, last result exit-code)?',
                 slot['message'],
             ), slot['message']
+
+
+def test_a_psutil_that_cannot_be_imported_costs_figures_and_not_the_pool(tmp_path: Path) -> None:
+    (tmp_path / 'psutil.py').write_text('raise ImportError("not for this Python")')
+    with pool(tmp_path, SLEEPER) as running:
+        running.hear('here')
+        running.send(signal.SIGUSR1)
+
+        (slot,) = running.wait_for('slot-status')
+        assert slot['state'] == 'running'
+        assert 'rss_bytes' not in slot
+        assert running.stop() == 0
 
 
 def test_sigttin_and_sigttou_are_one_worker_more_and_one_less(tmp_path: Path) -> None:
@@ -330,6 +349,7 @@ def test_a_signal_that_asks_for_nothing_changes_nothing(tmp_path: Path, signum: 
 def test_a_stopped_supervisor_goes_on_where_it_was(tmp_path: Path) -> None:
     with pool(tmp_path, SLEEPER, concurrent_workers=2, restart_delay=0) as running:
         running.hear('here', count=2)
+        running.wait_for('worker-spawn', count=2)
         running.send(signal.SIGSTOP)
         for pid in running.workers().values():
             kill(pid)

@@ -162,6 +162,32 @@ def test_what_a_worker_has_started_is_gone_after_a_sigkill_of_supervisor_fork_se
     brooder.wait_until_gone()
 
 
+SLOW_TO_DIE: Final = '''
+    import os, subprocess, time
+
+    class Worker:
+        """Has so much memory that its end takes a while, in which it has no environment any more but is no zombie yet."""
+
+        def run(self):
+            taken = bytearray(400 << 20)
+            for start in range(0, len(taken), 4096):
+                taken[start] = 1
+            child = subprocess.Popen(['/bin/sleep', '1000'], env={})
+            print('child', child.pid, flush=True)
+            time.sleep(1000)
+'''
+
+
+def test_what_a_worker_that_dies_slowly_has_started_is_gone_after_a_sigkill_of_the_supervisor(tmp_path: Path) -> None:
+    with pool(tmp_path, SLOW_TO_DIE) as running:
+        (line,) = running.hear('child')
+        child = int(line.split()[1])
+
+        running.send(signal.SIGKILL)
+
+        has_gone([child])
+
+
 def test_what_an_execed_worker_has_started_is_gone_after_its_end(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'cue')
     with pool(tmp_path, BROODER, spawn='exec', restart_delay=0) as running:

@@ -81,6 +81,7 @@ def test_a_worker_is_a_session_of_its_own_and_the_supervisors_child(tmp_path: Pa
             assert worker['parent'] == running.pid
             assert worker['pdeathsig'] == signal.SIGKILL
             assert worker['threads'] == 1
+        running.wait_for('worker-spawn', count=2)
         assert [worker['pid'] for worker in seen(tmp_path, 1, 2)] == list(running.workers().values())
 
 
@@ -153,7 +154,7 @@ def test_each_process_says_what_it_is(tmp_path: Path, spawn: str) -> None:
     with pool(tmp_path, concurrent_workers=2, spawn=spawn, worker_module='package.worker') as running:
         workers = seen(tmp_path, 1, 2)
         titles = {pid: title for pid, title in running.processes().items() if pid != running.pid}
-        slots = {record['pid']: record['slot'] for record in running.find('worker-spawn')}
+        slots = {record['pid']: record['slot'] for record in running.wait_for('worker-spawn', count=2)}
         helpers = {title for pid, title in titles.items() if pid not in slots}
         assert helpers == {'sergeant-linux: fork server', 'sergeant-linux: undertaker'}
         assert {pid: titles[pid] for pid in slots} == {
@@ -215,7 +216,7 @@ def test_our_own_variables_are_not_passed_on_and_all_others_are(tmp_path: Path, 
         assert not [key for key in worker['environ'] if key.startswith('SERGEANT_LINUX_')]
         assert (worker['environ']['GREETING'], worker['environ']['EMPTY']) == ('grüß dich\n=', '')
         assert worker['environ']['PATH'] == os.environ['PATH']
-        (warning,) = [line for line in running.lines if not line.startswith('{')]
+        (warning,) = running.wait_for_line('SERGEANT_LINUX_')
         assert 'SERGEANT_LINUX_TYPO' in warning
 
 
@@ -314,6 +315,7 @@ def test_with_preload_the_worker_module_is_imported_once_by_the_fork_server(tmp_
 def test_without_preload_each_worker_imports_it(tmp_path: Path, spawn: str) -> None:
     with pool(tmp_path, IMPORTED, concurrent_workers=3, spawn=spawn) as running:
         running.hear('works', count=3)
+        running.wait_for('worker-spawn', count=3)
         assert sorted(imports(running)) == sorted(running.workers().values())
 
 
@@ -365,9 +367,10 @@ def test_preloaded_code_that_leaves_threads_is_told_and_imported_in_the_worker_i
     with pool(tmp_path, source, concurrent_workers=2, preload=True) as running:
         running.hear('works with 2', count=2)
 
-        (warning,) = running.find('preload-left-threads')
+        (warning,) = running.wait_for('preload-left-threads')
         assert warning['level'] == 'warning'
         assert '1 thread' in warning['message']
+        running.wait_for('worker-spawn', count=2)
         assert {*running.workers().values()} < {*imports(running)}
         assert running.stop() == 0
 
