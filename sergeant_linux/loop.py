@@ -352,7 +352,7 @@ class Loop:
             }
             if seat.pid is not None and seat.uptime is not None:
                 told += [f'pid {seat.pid}', f'life {seat.life}', f'up {format_span(round(seat.uptime, 1))}']
-                with suppress(Exception):  # psutil.Error: it is gone; and a psutil that is broken is no reason to end a pool
+                with suppress(Exception):  # psutil.Error: it is gone; a broken psutil is no reason to end a pool
                     import psutil
 
                     process = psutil.Process(seat.pid)

@@ -31,7 +31,7 @@ DISMISSED: Final = b'dismissed'
 AT_WORK: Final = b'at work'
 
 ENTRY: Final = 'qq'
-"""A session, which is its worker's pid, and the worker's start time, which tells it from a later process of that pid."""
+"""A session, which is its worker's pid, and the worker's start time, which tells it from a later one of that pid."""
 SIZE: Final = calcsize(ENTRY)
 
 PATIENCE: Final = 10.0
@@ -154,19 +154,21 @@ def bury(pool: str) -> None:
         pause = min(0.05, pause * 1.5)
 
 
-def end_what_is_left(mark: bytes, sessions: set[int]) -> int:
+def end_what_is_left(mark: bytes, sessions: dict[int, int]) -> int:
     """Make one pass; return how many processes were ended.
 
-    A session belongs to a worker as long as no stranger leads it: a pid can be used again once nobody is in the
-    session of that number.
+    A session is its worker's unless a stranger leads it: a pid can be used again once nobody is in the session of that
+    number. The worker itself may be there still: one that is on its way out has no environment any more, and takes
+    long when it had much memory, so it is known by its start time.
     """
     me, ended = os.getpid(), 0
     stats = {pid: procfs.read_stat(pid) for pid in procfs.pids()}
     alive = {pid: stat for pid, stat in stats.items() if stat is not None and stat.state not in 'ZX'}
     marked = {pid for pid in alive if pid != me and procfs.environ_contains(pid, mark)}
-    sessions -= {number for number in sessions if number in alive and number not in marked}
+    strangers = {pid for pid, start_time in sessions.items() if pid in alive and alive[pid].start_time != start_time}
+    ours = sessions.keys() - strangers
     for pid, stat in alive.items():
-        if pid != me and (pid in marked or stat.session in sessions):
+        if pid != me and (pid in marked or stat.session in ours):
             with suppress(ProcessLookupError, PermissionError), PidRef.open(pid) as process:
                 now = procfs.read_stat(pid)
                 if now is not None and now.start_time == stat.start_time:

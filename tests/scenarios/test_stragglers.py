@@ -18,6 +18,9 @@ import pytest
 from sergeant_linux.kernel import procfs
 from tests.scenarios.pool import DEADLINE, Pool, kill, pool, wait_until
 
+LAST_BREATHS: Final = 500
+"""How many workers die while their child is between two programs."""
+
 BROOD: Final = '''
     import os, subprocess, sys, time
 
@@ -261,6 +264,33 @@ def test_what_forks_faster_than_anybody_can_look_is_gone_too(tmp_path: Path) -> 
     finally:
         (tmp_path / 'hops').unlink(missing_ok=True)
         (tmp_path / 'hops').mkdir()  # should it still be there: its next hop fails
+
+
+LAST_BREATH: Final = '''
+    import os, time
+
+    class Worker:
+        """Leaves while its child is about to leave the session and to become another program."""
+
+        def run(self):
+            if os.path.exists('calm'):
+                time.sleep(1000)
+            if os.fork() == 0:
+                os.setsid()
+                os.execv('/bin/sleep', ['sleep', '1000'])
+            os._exit(9)
+'''
+
+
+@pytest.mark.slow
+def test_what_a_worker_starts_with_its_last_breath_is_gone_too(tmp_path: Path) -> None:
+    with pool(tmp_path, LAST_BREATH, concurrent_workers=2, restart_delay=0) as running:
+        running.wait_for('worker-exit', count=LAST_BREATHS, within=60)
+        (tmp_path / 'calm').touch()
+
+        wait_until(lambda: not running.processes('sleep 1000'), 'the end of all that was started')
+        assert all(record['return_code'] == 9 for record in running.find('worker-exit'))
+        wait_until(lambda: len(running.processes()) == 5, 'two workers, two helpers and the supervisor')
 
 
 def test_others_are_left_alone(tmp_path: Path) -> None:
