@@ -95,8 +95,9 @@ class Loop:
         self._fork_server = ForkServer(policy, self.pool_name, birth_comm, environ, host.nofile, rng)
         self._undertaker = Undertaker(self.pool_name, environ)
         self._stragglers = Stragglers(self.pool_name, birth_comm)
+        bounded = policy.max_worker_memory_usage is not None or policy.worker_memory_high is not None
         self._memory: RssWatch | MeterWatch = (
-            RssWatch(policy) if policy.memory_measure == 'rss' else MeterWatch(policy, environ)
+            MeterWatch(policy, environ) if bounded and policy.memory_measure != 'rss' else RssWatch(policy)
         )
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}

@@ -46,6 +46,7 @@ class Journal:
     def __init__(self, logger: logging.Logger, policy: Policy) -> None:
         self._logger = logger
         self._policy = policy
+        self._were_ready: set[int] = set()
         self._signature: dict[str, object] = {
             'worker_module_name': policy.worker_module_name,
             'worker_class_name': policy.worker_class_name,
@@ -78,6 +79,7 @@ class Journal:
                 )
                 self.note(logging.INFO, message, 'worker-spawn', slot=slot, life=life, pid=pid, predecessor=predecessor)
             case WorkerReady(slot, life, pid, after):
+                self._were_ready.add(life)
                 message = f'worker({pid}) is ready after {format_span(after)}'
                 self.note(logging.DEBUG, message, 'worker-ready', slot=slot, life=life, pid=pid, after_seconds=after)
             case WorkerSpawnFailed(slot, life, reason, restart_in):
@@ -142,7 +144,9 @@ class Journal:
         """Return the ancestor's words for this end."""
         policy, ending = self._policy, exited.ending
         worker, code = f'worker({exited.pid})', ending.return_code
-        exception = ending.report.exception if ending.report is not None else None
+        exception = one_line(ending.report.exception) if ending.report is not None else None
+        was_loaded = exited.life in self._were_ready
+        self._were_ready.discard(exited.life)
         if ending.stolen:
             return logging.ERROR, f'{worker} was reaped by somebody else: how it ended is not known'
         if exited.result is Result.MEMORY_MAX:
@@ -152,9 +156,9 @@ class Journal:
                 return logging.INFO, f'{worker} has finished successfully'
             case 1:
                 return logging.CRITICAL, f'{worker} execution has failed with the following exception: {exception}'
-            case 2:
+            case 2 if not was_loaded:
                 return logging.CRITICAL, f'could not load worker module: {policy.worker_module_name}'
-            case 3:
+            case 3 if not was_loaded:
                 name = f'{policy.worker_module_name}.{policy.worker_class_name}'
                 return logging.CRITICAL, f'could not find worker class: {name}'
             case 4:
@@ -163,7 +167,7 @@ class Journal:
                 return logging.INFO, f'{worker} has requested to stop'
             case 6:
                 return logging.CRITICAL, f'{worker} internal execution has failed'
-            case 7:
+            case 7 if not was_loaded:
                 return (
                     logging.CRITICAL,
                     f'{worker} importing the worker module has raised an exception: {exception}',
@@ -182,7 +186,7 @@ class Journal:
             CLASS_NOT_FOUND,
             INTERNAL_FAILURE,
         ):
-            details.append((logging.CRITICAL, f'{worker} has reported: {final.exception}'))
+            details.append((logging.CRITICAL, f'{worker} has reported: {one_line(final.exception)}'))
         if exited.outcome is Outcome.STOPPED_BY_STRANGER:
             details.append((logging.WARNING, f'{worker} was told to stop by somebody else: replacing it'))
         return details
@@ -205,6 +209,11 @@ def exit_record(exited: WorkerExited) -> dict[str, object]:
         'restart_in_seconds': round(exited.restart_in, 3) if exited.restart_in is not None else None,
         'exception': ending.report.exception if ending.report is not None else None,
     }
+
+
+def one_line(text: str | None) -> str | None:
+    """Return the text without line breaks: a worker's words make no log lines of their own."""
+    return text and text.replace('\r', '\\r').replace('\n', '\\n')
 
 
 def signal_name(signum: int | None) -> str | None:

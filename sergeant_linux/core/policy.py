@@ -333,6 +333,9 @@ class Policy:
                 f'expected at least the restart delay ({format_span(self.restart_delay)}), '
                 f'not {format_span(self.restart_max_delay)}',
             )
+        if self.spawn == 'exec' and (self.preload or self.preload_modules):
+            name = 'preload' if self.preload else 'preload_modules'
+            raise BadValue(name, 'expected nothing to preload with --spawn=exec: a fresh interpreter inherits nothing')
         limit, mark = self.max_worker_memory_usage, self.worker_memory_high
         if limit is not None and mark is not None and mark > limit:
             raise BadValue(

@@ -230,3 +230,9 @@ def test_every_knob_has_a_help_of_whole_sentences(name: str) -> None:
     assert help[0].isupper()
     assert help.endswith('.')
     assert '  ' not in help
+
+
+@pytest.mark.parametrize('preloads', [{'preload': True}, {'preload_modules': ['json']}])
+def test_nothing_is_preloaded_for_a_fresh_interpreter(preloads: dict[str, Any]) -> None:
+    with pytest.raises(BadValue, match='a fresh interpreter inherits nothing'):
+        Policy(concurrent_workers=1, worker_module_name='m', worker_class_name='C', spawn='exec', **preloads)

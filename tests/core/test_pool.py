@@ -458,6 +458,7 @@ def test_a_successor_is_ready_before_its_predecessor_is_asked_to_go(reason: Requ
     assert (exit_of(ended).request, exit_of(ended).restart_in) == (reason, None)
     assert orders(ended) == [EndStragglers(1)]
     assert pool.states() == ['running']
+    assert pool.slots()[0].incumbent.restarts == 1
 
 
 def test_a_predecessor_that_drains_too_long_is_told_and_in_the_end_killed() -> None:
@@ -488,11 +489,23 @@ def test_who_ends_before_its_turn_comes_needs_no_successor_any_more() -> None:
     for life in (1, 2, 3):
         pool.happen(MemoryHigh(life, OVER))
     pool.happen(Exited(2, FINISHED))
+    pool.happen(Spawned(5, pid=100))
+    pool.happen(Ready(5, can_drain=True))
 
     pool.settle()
 
     assert pool.turns() == []
-    assert sorted(seat.current.number for seat in pool.seats()) == [4, 5, 6]
+    assert [seat.current.number for seat in pool.seats()] == [4, 5, 6]
+
+
+def test_a_predecessor_that_wants_to_stop_before_it_is_asked_to_go_stops_the_pool() -> None:
+    pool = world(1).up()
+    pool.happen(MemoryHigh(1, OVER))
+
+    ended = pool.happen(Exited(1, WANTS_STOP))
+
+    assert exit_of(ended).outcome is Outcome.WANTS_POOL_STOP
+    assert orders(ended) == [EndStragglers(1), Cancel(2)]
 
 
 def test_a_predecessor_that_ends_by_itself_is_not_replaced_twice() -> None:

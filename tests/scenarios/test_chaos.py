@@ -1,9 +1,9 @@
 """Any process of ours can be killed at any moment, and the pool holds: nothing survives it, nobody is harmed, it is N again.
 
 Facts: a kill has an effect only where it falls between two steps that belong together, and nobody knows all of these.
-Consequence: many kills at random moments, most of them while processes are being born, because there the steps are. The
-random seed is in the name of the test's folder of pools; what must hold is asked for after each kill, by looking at /proc.
-Price: seconds. `ROUNDS` is the number of kills of each kind.
+Consequence: many kills at random moments, most of them while processes are being born, because there the steps are.
+What must hold is asked for after the kills, by looking at /proc and by reading the log as a whole.
+Price: a minute or two.
 """
 
 import random
@@ -184,7 +184,7 @@ def each_slot_had_one_life_at_a_time(running: Pool) -> bool:
 
 @pytest.mark.parametrize('title', ['fork server', 'undertaker'])
 def test_a_helper_that_is_killed_at_any_moment_is_replaced_and_no_worker_is_harmed(tmp_path: Path, title: str) -> None:
-    """In a few pools at once: a fork server that dies young is replaced after a growing delay, so each lives a while."""
+    """In a few pools at once: a fork server that dies young is replaced after a growing delay, so some live a while."""
     event = title.replace(' ', '-') + '-exit'
 
     def kill_some(number: int) -> None:
@@ -197,7 +197,7 @@ def test_a_helper_that_is_killed_at_any_moment_is_replaced_and_no_worker_is_harm
                     time.sleep(0.01)
                 spawned = len(chaos.running.find('worker-spawn'))
                 chaos.running.wait_for('worker-spawn', count=spawned + 4, within=2 * DEADLINE)
-                time.sleep(random.random())
+                time.sleep(random.uniform(0, 1.6))
 
     with ThreadPoolExecutor(HANDS) as hands:
         list(hands.map(kill_some, range(HANDS)))

@@ -222,7 +222,7 @@ def test_our_own_variables_are_not_passed_on_and_all_others_are(tmp_path: Path, 
 
 def test_each_worker_draws_random_numbers_of_its_own(tmp_path: Path, spawn: str) -> None:
     source = LOOK + '\nimport random; random.random()\n'
-    with pool(tmp_path, source, concurrent_workers=4, spawn=spawn, preload=True):
+    with pool(tmp_path, source, concurrent_workers=4, spawn=spawn, preload=spawn == 'fork'):
         assert len({worker['random'] for worker in seen(tmp_path, 1, 2, 3, 4)}) == 4
 
 
@@ -249,7 +249,7 @@ def test_a_fresh_interpreter_has_imported_nothing_that_the_worker_did_not_ask_fo
     with pool(tmp_path, LOOK, spawn='exec'):
         (worker,) = seen(tmp_path, 1)
         assert not worker['sergeant'] and worker['gc']
-        assert worker['frozen'] == 0
+        assert worker['frozen'] < 1000  # what a new interpreter has of its own: none in Python 3.11, some hundred in 3.12
 
 
 def test_output_is_inherited_and_flushed_at_the_end(tmp_path: Path, spawn: str) -> None:
@@ -491,6 +491,9 @@ def test_what_is_preloaded_is_in_no_slot_and_no_life(tmp_path: Path) -> None:
         assert running.said == ['LIFE None', 'works in 1']
 
 
+@pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0), reason='`python3.13 -c "import socket"` itself fails there with a SystemError'
+)
 def test_a_pool_runs_in_a_folder_that_is_gone(tmp_path: Path, spawn: str) -> None:
     program = 'import os; os.rmdir(os.getcwd()); import sergeant_linux.supervisor; sergeant_linux.supervisor.main()'
     folder = tmp_path / 'gone'

@@ -83,7 +83,7 @@ def test_every_knob_can_come_from_the_environment() -> None:
         'SERGEANT_LINUX_WORKER_CLASS': 'C',
         'SERGEANT_LINUX_WORKER_MODULE': 'm',
         'SERGEANT_LINUX_MAX_WORKER_MEMORY_USAGE': '64M',
-        'SERGEANT_LINUX_SPAWN': 'exec',
+        'SERGEANT_LINUX_SPAWN': 'fork',
         'SERGEANT_LINUX_PRELOAD': '1',
         'SERGEANT_LINUX_PRELOAD_MODULE': 'numpy, a.b',
         'SERGEANT_LINUX_TIMEOUT_START': '1',
@@ -104,7 +104,7 @@ def test_every_knob_can_come_from_the_environment() -> None:
     assert set(environ) == {knob.variable for knob in KNOBS.values()}
     assert parse_run([], environ, PROG) == Policy(
         concurrent_workers=2, worker_class_name='C', worker_module_name='m', max_worker_memory_usage=64 * 1024**2,
-        spawn='exec', preload=True, preload_modules=('numpy', 'a.b'), timeout_start=1.0, timeout_stop=2.0,
+        spawn='fork', preload=True, preload_modules=('numpy', 'a.b'), timeout_start=1.0, timeout_stop=2.0,
         timeout_drain=3.0, restart_delay=4.0, restart_max_delay=5.0, restart_reset=6.0, restart_budget=Budget(7, 8.0),
         max_worker_lifetime=9.0, max_worker_lifetime_jitter=10.0, worker_memory_high=48 * 1024**2,
         memory_measure='pss', memory_poll_interval=11.0, log_level='error', log_format='json',
