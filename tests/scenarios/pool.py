@@ -264,8 +264,8 @@ def command_line(flags: Mapping[str, Flag]) -> list[str]:
     words = []
     for name, value in flags.items():
         flag = '--' + name.replace('_', '-')
-        if value is True:
-            words.append(flag)
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace('--', '--no-', 1))
         elif isinstance(value, str | int | float):
             words.append(f'{flag}={value}')
         else:
