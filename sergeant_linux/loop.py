@@ -277,8 +277,9 @@ class Loop:
                     self._fork_server.settled(life)
                     self._stragglers.look_for_births()
             case Drain(life):
-                self._alive[life].say({'type': 'drain'})
-                self._signal(life, signal.SIGURG)
+                heard = self._alive[life].say({'type': 'drain'})
+                # one that has closed its gate (os.closerange in a task) can be told by a signal only
+                self._signal(life, signal.SIGURG if heard else signal.SIGTERM)
             case Terminate(life):
                 self._signal(life, signal.SIGTERM)
             case Kill(life):

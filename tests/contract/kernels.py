@@ -12,6 +12,7 @@ writes down what it is told: what is under test is everything below it.
 
 import logging
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from sergeant_linux.core.result import SIGKILL, SIGTERM
 from sergeant_linux.core.slot import STOPPED
 from sergeant_linux.host import Host
 from sergeant_linux.kernel import procfs
+from sergeant_linux.kernel.poller import EPOLLIN
 from sergeant_linux.loop import Loop
 from sergeant_linux.messages import Journal
 from tests.core.fake_kernel import FakeKernel, Phase, Process
@@ -92,14 +94,23 @@ class Kernel(Protocol):
     def answer(self, life: int) -> Spawned | SpawnFailed:
         """Let happen what happens, until the spawn of this life is answered."""
 
+    def let_be_born(self, life: int) -> None:
+        """Wait until the process of this life is at its gate, and don't look: nobody has told of it yet."""
+
     def let_end(self, life: int) -> None:
         """Wait until the process of this life has ended by itself, and don't look: nobody has told of it yet."""
+
+    def notice_end(self, life: int) -> None:
+        """Of all that this life has left to be noticed, notice its end first."""
+
+    def let_births_end(self) -> None:
+        """Wait until every process that was being made is made, or gone."""
 
     def lose_its_fork_server(self) -> None:
         """Have it lose what makes processes, whatever it is doing."""
 
-    def ran(self, life: int) -> bool:
-        """Whether a line of user code of this life was run."""
+    def ran(self) -> set[int]:
+        """Return the lives of which a line of user code was run."""
 
     def child(self, life: int) -> bool:
         """Whether the child that this life has started is there."""
@@ -186,14 +197,23 @@ class PaperKernel(Hears):
         self._children &= self._kernel.processes.keys()
         self.heard.append(event)
 
+    def let_be_born(self, life: int) -> None:
+        """Here it is born when that is told."""
+
     def let_end(self, life: int) -> None:
         self._ended.add(life)
+
+    def notice_end(self, life: int) -> None:
+        """Here nothing is ready to be noticed before it happens."""
+
+    def let_births_end(self) -> None:
+        """Here a birth takes no time."""
 
     def lose_its_fork_server(self) -> None:
         self._spawns_may_fail = True
 
-    def ran(self, life: int) -> bool:
-        return life in self._ran
+    def ran(self) -> set[int]:
+        return self._ran
 
     def child(self, life: int) -> bool:
         return life in self._children
@@ -286,17 +306,29 @@ class RealKernel(Hears):
         self._witness.patience_ends = time.monotonic() + DEADLINE
         self._loop._turn()
 
+    def let_be_born(self, life: int) -> None:
+        gate = select.poll()
+        gate.register(self._loop._unborn[life].gate, select.POLLIN)
+        assert gate.poll(DEADLINE * 1000)
+
     def let_end(self, life: int) -> None:
         process = self._loop._alive[life].process
         assert process is not None and process.exited(DEADLINE)
+
+    def notice_end(self, life: int) -> None:
+        self._loop._on_exit(self._loop._alive[life], EPOLLIN)
+
+    def let_births_end(self) -> None:
+        while self._loop._unborn or self._loop._stragglers.due(hurry=True) is not None:
+            self._go_on()
 
     def lose_its_fork_server(self) -> None:
         process = self._loop._fork_server.process
         assert process is not None
         process.signal(signal.SIGKILL)
 
-    def ran(self, life: int) -> bool:
-        return Path(f'ran-{life}').exists()
+    def ran(self) -> set[int]:
+        return {int(path.name.removeprefix('ran-')) for path in Path().glob('ran-*')}
 
     def child(self, life: int) -> bool:
         stat = procfs.read_stat(int(Path(f'child-{life}').read_text()))

@@ -74,7 +74,8 @@ def test_a_supervisor_that_is_killed_at_any_moment_leaves_nothing(tmp_path: Path
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / STUB).touch()
-        with pool(folder, RESTLESS, concurrent_workers=4, restart_delay=0, log_level='error') as running:
+        spawn = 'exec' if number % 4 == 3 else 'fork'
+        with pool(folder, RESTLESS, concurrent_workers=4, restart_delay=0, spawn=spawn, log_level='error') as running:
             if number % 2:
                 running.hear(within=60)  # the second half of the moments: while workers are born and die
             time.sleep(delays[number])

@@ -372,6 +372,29 @@ def test_a_worker_is_succeeded_at_the_end_of_its_lifetime_one_at_a_time_and_no_t
         queue.close()
 
 
+DEAF: Final = '''
+    import os
+    from tests.scenarios.workers import OneTask
+
+    class Worker(OneTask):
+        """The first life closes the sockets it finds, the gate among them, as a task that makes itself a daemon does."""
+
+        def do(self, task):
+            if os.environ['SERGEANT_WORKER_LIFE'] == '1':
+                for fd in range(3, 20):
+                    if os.path.exists(f'/proc/self/fd/{fd}') and os.readlink(f'/proc/self/fd/{fd}').startswith('socket'):
+                        os.close(fd)
+'''
+
+
+def test_a_worker_that_has_closed_its_gate_is_succeeded_all_the_same(tmp_path: Path) -> None:
+    with pool(tmp_path, DEAF, max_worker_lifetime='300ms') as running:
+        (end,) = running.wait_for('worker-exit', life=1)
+
+        assert (end['return_code'], end['result'], end['request']) == (5, 'success', 'lifetime')
+        running.wait_for('worker-exit', life=2)  # the token is free again
+
+
 def assert_successors_come_first(running: Pool, *, concurrent_workers: int) -> None:
     """The log, read in its order, has never fewer ready workers than there should be, and never more than one more."""
     stop = next(number for number, record in enumerate(running.records) if record.get('event') == 'stop')
