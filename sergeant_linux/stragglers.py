@@ -54,6 +54,7 @@ class Stragglers:
         self._searches: dict[int, Search] = {}
         self._ended: dict[int, int] = {}
         self._births = False
+        self._restless = 0
         self._not_before = 0.0
 
     def look_for(self, life: int, session: int) -> None:
@@ -80,10 +81,12 @@ class Stragglers:
         except OSError:  # no free descriptor (EMFILE, ENFILE): that was no pass
             return []
         stats = {pid: stat for pid, stat in looks if stat is not None}
-        quiet, births = len(stats) == len(looks), self._births
+        quiet, births = len(stats) == len(looks), self._births or FORK_SERVER in self._searches
         self._births = False
         found: set[int] = set()
         for stat in self._unknown_descendants(stats, known):
+            if births and stat.comm == self._birth_comm:
+                self._births = True  # whatever becomes of it: an intermediate may have forked what this pass doesn't see
             if stat.state in 'ZX':
                 # one that has ended by itself during this pass may have forked what the pass doesn't see
                 quiet = quiet and (stat.pid in self._ended or stat.comm == self._birth_comm)
@@ -92,9 +95,9 @@ class Stragglers:
             elif (life := self._life_of(stat, stats)) is not None:
                 found.add(life)
                 self._end(stat)
-            elif births and stat.comm == self._birth_comm:
-                self._births = True
         self._ended = {pid: start_time for pid, start_time in self._ended.items() if pid in stats}
+        self._restless = self._restless + 1 if births and not quiet and not self._births else 0
+        self._births = self._births or 0 < self._restless < INCONCLUSIVE_PASSES
         return list(self._conclude(found, quiet))
 
     def took(self, began: float, ended: float) -> None:
