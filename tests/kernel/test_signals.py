@@ -271,15 +271,6 @@ def test_a_reset_child_is_ended_by_a_signal_and_its_parent_hears_nothing() -> No
     assert in_child(listen) == [[None, signal.SIGTERM, False], [signal.SIGCHLD]]
 
 
-def test_a_signal_to_a_child_that_is_not_reset_would_be_read_by_its_parent() -> None:
-    def listen() -> list[int]:
-        with SignalInbox({signal.SIGTERM}) as inbox:
-            in_child(lambda: signal.raise_signal(signal.SIGTERM))  # what `reset_handlers` is for
-            return inbox.read()
-
-    assert in_child(listen) == [signal.SIGTERM]
-
-
 def test_a_child_can_reset_its_handlers_and_stay_uninterrupted() -> None:
     def reset() -> list[object]:
         signals.block_all()
