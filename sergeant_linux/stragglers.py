@@ -86,7 +86,7 @@ class Stragglers:
         found: set[int] = set()
         for stat in self._unknown_descendants(stats, known):
             if births and stat.comm == self._birth_comm:
-                self._births = True  # also when it has ended: an intermediate may have forked what this pass doesn't see
+                self._births = True  # also when it has ended: it may have forked what this pass doesn't see
             if stat.state in 'ZX':
                 # one that has ended by itself during this pass may have forked what the pass doesn't see
                 quiet = quiet and (stat.pid in self._ended or stat.comm == self._birth_comm)
