@@ -32,6 +32,7 @@ _EPILOG: Final = f"""\
 SPAN is seconds, or a time span as systemd writes it: 90, 1min 30s, 500ms, infinity.
 SIZE is bytes, or a number with K, M, G or T (base 1024): 64M, 1.5G.
 What is off by default can be turned off: --max-worker-memory-usage=off.
+What a worker inherits is what the supervisor itself has: --umask=inherit.
 Each option can be an environment variable instead: {VARIABLE_PREFIX}TIMEOUT_STOP for --timeout-stop.
 The option wins. In a variable a switch is 1 or 0 and a list has commas; an empty variable is none.
 
@@ -54,14 +55,65 @@ example:
     --worker-module=crawl_worker --worker-class=Worker --max-worker-memory-usage=512M
 """
 
+_DOCTOR_EPILOG: Final = """\
+Each line is a check: ok, info (a fact), warn (a run does without it, or may suffer from it) or fail (a run would not do
+as asked), what was found, and the line that would mend it. Children and a cgroup are made to try things, and are gone
+at the end. The worker's own code is not looked at.
+
+exit status:
+   0  a run would do as asked
+   2  wrong usage or a bad value
+   4  it would not
+
+examples:
+  {prog}
+  {prog} --memory-backend=cgroup --concurrent-workers=64 --max-worker-memory-usage=512M
+  systemd-run --pipe --wait -p Delegate=yes -p User=nobody {prog}
+"""
+
+_VERBS: Final = 'run: keep a pool of workers running; doctor: tell whether one can run here, and what would mend it'
+
+_ANY_WORKER: Final = {'concurrent_workers': 1, 'worker_class_name': 'Worker', 'worker_module_name': 'worker'}
+"""What the doctor takes for what a run is required to be told."""
+
 
 def parse_run(argv: Sequence[str], environ: Mapping[str, str], prog: str) -> Policy:
     """Return the policy that the arguments (without the program's name) and the environment ask for.
 
     Wrong usage or a bad value: one line on stderr, SystemExit(2). `--help`: SystemExit(0).
     """
-    parser = _run_parser(prog)
+    parser = _Parser(
+        prog=prog,
+        usage=_usage(prog),
+        description='Keep a pool of Python workers running on this host.',
+        epilog=_EPILOG.format(prog=prog),
+    )
+    _add_knobs(parser)
+    return _policy(parser, vars(parser.parse_args(argv)), environ, _DEFAULTS)
+
+
+def parse_doctor(argv: Sequence[str], environ: Mapping[str, str], prog: str) -> tuple[Policy, bool]:
+    """Return the policy of the run that is thought of, and whether the answer is to be JSON.
+
+    As `parse_run`, but nothing is required: what is left out is one worker that isn't looked at.
+    """
+    parser = _Parser(
+        prog=prog,
+        usage=f'{prog} [-h] [--json] [option of run ...]',
+        description='Tell whether a pool can run as asked here, and what would mend it. Start it where the pool is to '
+        'be started, in the unit or in the container, with the same options.',
+        epilog=_DOCTOR_EPILOG.format(prog=prog),
+    )
+    parser.add_argument('--json', action='store_true', help='answer with one JSON object')
+    _add_knobs(parser, explained=False)
     flags = vars(parser.parse_args(argv))
+    return _policy(parser, flags, environ, _ANY_WORKER | _DEFAULTS), flags['json']
+
+
+def _policy(
+    parser: '_Parser', flags: Mapping[str, Any], environ: Mapping[str, str], defaults: Mapping[str, Any]
+) -> Policy:
+    """Return the policy of these flags, of the environment where there is no flag, or else of the defaults."""
     _warn_of_unknown_variables(parser, environ)
     given: dict[str, Any] = {}
     sources = {name: knob.flag for name, knob in _KNOBS.items()}
@@ -71,17 +123,22 @@ def parse_run(argv: Sequence[str], environ: Mapping[str, str], prog: str) -> Pol
         elif variable := environ.get(knob.variable):
             given[name] = variable
             sources[name] = knob.variable
-    if missing := [knob for name, knob in _KNOBS.items() if name not in given and name not in _DEFAULTS]:
+    if missing := [knob for name, knob in _KNOBS.items() if name not in given and name not in defaults]:
         wanted = ', '.join(f'{knob.flag} (or {knob.variable})' for knob in missing)
         parser.error(f'required but not given: {wanted}')
     try:
-        return Policy(**{name: _read(name, value) for name, value in given.items()})
+        policy = Policy(**{**defaults, **{name: _read(name, value) for name, value in given.items()}})
+
+        from sergeant_linux import credentials  # not needed by --help, nor where the usage is wrong
+
+        credentials.account(policy)
+        return policy
     except BadValue as error:
         parser.error(f'{sources[error.knob]}: {error.text}')
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """The console command `sergeant-linux`: `run` and its arguments, `--version`, `--help`. Never returns."""
+    """The console command `sergeant-linux`: a verb and its arguments, `--version`, `--help`. Never returns."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = _Parser(
         prog=PROG,
@@ -90,13 +147,20 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         epilog=f'`{PROG} VERB --help` tells more of a verb.',
     )
     parser.add_argument('--version', action=_Version, nargs=0, help='show the version and exit')
-    parser.add_argument('verb', metavar='VERB', choices=['run'], help='run: keep a pool of workers running')
-    parser.parse_args(arguments[:1])  # what follows the verb is the verb's
-    policy = parse_run(arguments[1:], os.environ, f'{PROG} run')
+    parser.add_argument('verb', metavar='VERB', choices=['run', 'doctor'], help=_VERBS)
+    verb = parser.parse_args(arguments[:1]).verb  # what follows the verb is the verb's
+    prog, arguments = f'{PROG} {verb}', arguments[1:]
+    if verb == 'doctor':
+        policy, as_json = parse_doctor(arguments, os.environ, prog)
 
-    from sergeant_linux.supervisor import run  # not needed by --help, nor where the usage is wrong
+        from sergeant_linux import doctor  # not needed by --help, nor where the usage is wrong
 
-    run(policy)
+        doctor.run(policy, as_json=as_json)
+    policy = parse_run(arguments, os.environ, prog)
+
+    from sergeant_linux import supervisor  # as above
+
+    supervisor.run(policy)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -118,6 +182,19 @@ class _Parser(argparse.ArgumentParser):
         return f'{self.prog}: {level}: {" ".join(message.splitlines())}\n'
 
 
+class _Switch(argparse.Action):
+    """`--x` and `--no-x`. BooleanOptionalAction takes `--no-new-privileges` for the off of `--new-privileges`."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        on = option_strings[0]
+        super().__init__([on, on.replace('--', '--no-', 1)], dest, nargs=0, help=help)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, flag: str | None = None
+    ) -> None:
+        setattr(namespace, self.dest, flag == self.option_strings[0])
+
+
 class _Version(argparse.Action):
     """Looks the version up and leaves. Only when asked: importlib.metadata takes 30 ms to import."""
 
@@ -131,21 +208,14 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _run_parser(prog: str) -> _Parser:
-    parser = _Parser(
-        prog=prog,
-        usage=_usage(prog),
-        description='Keep a pool of Python workers running on this host.',
-        epilog=_EPILOG.format(prog=prog),
-    )
+def _add_knobs(parser: _Parser, *, explained: bool = True) -> None:
     for name, knob in _KNOBS.items():
-        help = _help(name, knob)
+        help = _help(name, knob) if explained else argparse.SUPPRESS
         if knob.kind is SWITCH:
-            parser.add_argument(knob.flag, dest=name, help=help, action=argparse.BooleanOptionalAction)
+            parser.add_argument(knob.flag, dest=name, help=help, action=_Switch)
         else:
             action = 'append' if knob.kind is MODULES else 'store'
             parser.add_argument(knob.flag, dest=name, help=help, action=action, metavar=knob.kind.name)
-    return parser
 
 
 def _usage(prog: str) -> str:

@@ -108,7 +108,7 @@ def _why_not_seen() -> tuple[str, str | None]:
 
 def probe(cgroup: Cgroup) -> None:
     """Make a cgroup below this one and remove it. Raises `NotOurs`."""
-    trial = cgroup.child(f'sergeant-probe-{secrets.token_hex(4)}')
+    trial = cgroup.child(f'probe-{secrets.token_hex(4)}')
     try:
         trial.make()
         trial.remove()

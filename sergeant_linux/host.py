@@ -5,7 +5,8 @@ whole process. As a command the process is ours; inside a program of somebody el
 Consequence: all of it is taken in one place, and put back there, exactly, however the pool ended. SIGCHLD is taken
 only as a command: inside a program its children are not ours to see, and ours are seen by their pidfds. But where it
 is ignored (a disposition that survives exec), the kernel would throw exit statuses away: then its default is restored
-for as long as the pool runs.
+for as long as the pool runs. The OOM killer is told to spare us as a command only, too: what the program starts
+meanwhile would inherit that.
 """
 
 import os
@@ -15,7 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sergeant_linux.kernel import prctl
+from sergeant_linux.kernel import oom_score, prctl
 from sergeant_linux.kernel.signals import SignalInbox
 
 STOP: Final = frozenset({signal.SIGTERM, signal.SIGINT})
@@ -25,6 +26,11 @@ MORE: Final = frozenset({signal.SIGTTIN})
 FEWER: Final = frozenset({signal.SIGTTOU})
 HARMLESS: Final = frozenset({signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR2})
 """Signals that would end the process by default, and must not: a closed terminal or pipe is no reason to stop."""
+
+
+SPARED: Final = -900
+"""The oom_score_adj that the supervisor and its helpers have where that is allowed. At -1000 one that leaks could never
+be killed."""
 
 
 class CantRun(Exception):
@@ -48,6 +54,7 @@ class Host:
         if not is_ours and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             self._sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._subreaper = prctl.get_child_subreaper()
+        self.oom_score_adj = self._spare_from_oom_killer()
         self.nofile = resource.getrlimit(resource.RLIMIT_NOFILE)
         prctl.set_child_subreaper(True)
         with suppress(ValueError, OSError):
@@ -58,9 +65,23 @@ class Host:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, self.nofile)
         prctl.set_child_subreaper(self._subreaper)
+        if self.is_ours and self.oom_score_adj is not None:
+            with suppress(OSError):
+                oom_score.adjust(self.oom_score_adj)
         if self._sigchld is not None:
             signal.signal(signal.SIGCHLD, self._sigchld)
         self.inbox.close()
+
+    def _spare_from_oom_killer(self) -> int | None:
+        """Lower our oom_score_adj where we may (CAP_SYS_RESOURCE); return what it was, None where nobody knows."""
+        try:
+            before = oom_score.adjustment()
+        except OSError:
+            return None
+        if self.is_ours and before > SPARED:
+            with suppress(OSError):
+                oom_score.adjust(SPARED)
+        return before
 
     def __enter__(self) -> Self:
         return self

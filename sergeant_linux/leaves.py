@@ -100,6 +100,15 @@ class Leaf:
         usage = self.cgroup.table('cpu.stat').get('usage_usec')
         return usage / 1e6 if usage is not None else None
 
+    def processes(self) -> set[int]:
+        """Return the pids in it and in what a worker may have made below."""
+        found: set[int] = set()
+        with suppress(OSError):
+            found.update(self.cgroup.processes())
+            for child in self.cgroup.children():
+                found.update(child.processes())
+        return found
+
     def kill(self) -> None:
         """End everything in it; what is gone already is no error."""
         with suppress(OSError):

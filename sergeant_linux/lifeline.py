@@ -19,6 +19,7 @@ from sergeant_linux import gate as gates
 from sergeant_linux.core.result import Ending, FinalReport
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.pidref import PidRef
+from sergeant_linux.leaves import Leaf
 
 MESSAGES_A_TURN: Final = 8
 """How many messages of one worker are read before the others have their turn."""
@@ -34,10 +35,12 @@ class Refused(Exception):
 class Lifeline:
     """One life, from the moment it was asked for to its burial."""
 
-    def __init__(self, number: int, slot: int, gate: socket.socket) -> None:
+    def __init__(self, number: int, slot: int, gate: socket.socket, leaf: Leaf | None) -> None:
         self.number = number
         self.slot = slot
         self.gate = gate
+        self.leaf = leaf
+        self.populated: set[str] = set()
         self.process: PidRef | None = None
         self.grave: int | None = None
         self.malformed = 0
@@ -106,8 +109,10 @@ class Lifeline:
     def end(self, max_rss_bytes: int | None) -> Ending:
         """Reap the process, which has ended, and return the evidence. What is left of its process group ends too."""
         assert self.process is not None
-        stat = None
-        with suppress(OSError):  # no free descriptor (EMFILE, ENFILE)
+        memory = cpu_seconds = stat = None
+        with suppress(OSError):  # no free descriptor (EMFILE, ENFILE): what can't be read is not known
+            memory = self.leaf.evidence() if self.leaf is not None else None
+            cpu_seconds = self._cpu_seconds()
             stat = procfs.read_stat(self.process.pid)
         if stat is not None and stat.session == stat.pid:
             with suppress(OSError):  # all at once, so that nothing in its group escapes by forking
@@ -115,7 +120,7 @@ class Lifeline:
         try:
             ended = self.process.reap()
         except ChildProcessError:
-            return Ending(None, None, stolen=True, report=self._report, max_rss_bytes=max_rss_bytes)
+            return Ending(None, None, stolen=True, report=self._report, max_rss_bytes=max_rss_bytes, memory=memory)
         assert ended is not None, f'process {self.process.pid} was reaped before it had ended'
         return Ending(
             exit_code=ended.exit_code,
@@ -123,8 +128,17 @@ class Lifeline:
             core_dumped=ended.core_dumped,
             report=self._report,
             max_rss_bytes=max_rss_bytes,
-            cpu_seconds=round(stat.cpu_seconds, 3) if stat is not None else None,
+            cpu_seconds=cpu_seconds,
+            memory=memory,
         )
+
+    def _cpu_seconds(self) -> float | None:
+        """Return what the life has used: all that ran in its leaf, or else the worker alone."""
+        if self.leaf is not None and (used := self.leaf.cpu_seconds()) is not None:
+            return round(used, 3)
+        assert self.process is not None
+        stat = procfs.read_stat(self.process.pid)
+        return round(stat.cpu_seconds, 3) if stat is not None else None
 
     def close(self) -> None:
         """Let go of the gate and the process. The loop has unregistered both."""

@@ -21,6 +21,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
+from sergeant_linux import backend, credentials
 from sergeant_linux import gate as gates
 from sergeant_linux import host as hosts
 from sergeant_linux.core.commands import (
@@ -40,11 +41,15 @@ from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.slot import CANT_LOAD
 from sergeant_linux.core.units import format_size, format_span
+from sergeant_linux.delegation import NotOurs
 from sergeant_linux.forkserver.client import ForkServer, LeftThreads, Serving
+from sergeant_linux.graves import Graves
+from sergeant_linux.kernel.cgroup import explain
 from sergeant_linux.kernel.poller import EPOLLOUT, Poller
+from sergeant_linux.leaves import Leaves
 from sergeant_linux.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
 from sergeant_linux.log import StderrHandler
-from sergeant_linux.memory import MeterWatch, NearLimit, RssWatch
+from sergeant_linux.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.messages import Journal
 from sergeant_linux.stragglers import FORK_SERVER, Stragglers, reap
 from sergeant_linux.undertaker import Undertaker
@@ -84,6 +89,7 @@ class Loop:
         token = os.urandom(4).hex()
         rng = Random()
         environ = {key: value for key, value in environ.items() if not key.startswith(VARIABLE_PREFIX)}
+        self._terms = credentials.prepare(policy, host.oom_score_adj, environ)
         self.pool_name = f'{os.getpid()}-{token}'
         self._policy = policy
         self._journal = journal
@@ -92,13 +98,15 @@ class Loop:
         self._pool = Pool(policy, rng)
         self._poller: Poller[Handler] = Poller()
         birth_comm = f'sgt-{token}'
-        self._fork_server = ForkServer(policy, self.pool_name, birth_comm, environ, host.nofile, rng)
+        self._fork_server = ForkServer(
+            policy, self.pool_name, birth_comm, environ, host.nofile, self._terms.conditions, rng
+        )
         self._undertaker = Undertaker(self.pool_name, environ)
         self._stragglers = Stragglers(self.pool_name, birth_comm)
-        bounded = policy.max_worker_memory_usage is not None or policy.worker_memory_high is not None
-        self._memory: RssWatch | MeterWatch = (
-            MeterWatch(policy, environ) if bounded and policy.memory_measure != 'rss' else RssWatch(policy)
-        )
+        self._graves = Graves()
+        self._leaves: Leaves | None = None
+        self._memory: MemoryWatch = RssWatch(policy)
+        self._environ = environ
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}
         self._by_pid: dict[int, Lifeline] = {}
@@ -133,8 +141,11 @@ class Loop:
 
     def _begin(self) -> None:
         self._poller.register(self._host.inbox, self._on_signal)
+        self._set_up_backend()
+        if self._leaves is None and not self._terms.can_read_environ:
+            self._warn_of_hidden_stragglers()
         try:
-            self._undertaker.start()
+            self._undertaker.start(self._leaves)
         except OSError as error:
             raise hosts.CantRun(f'cannot start a process of our own: {error}') from None
         self._start_fork_server()
@@ -142,8 +153,27 @@ class Loop:
             raise hosts.CantRun('the undertaker does not come to work')
         self._watch_undertaker()
         if isinstance(self._memory, MeterWatch):
-            self._start_meter()
+            self._start_meter(self._memory)
         self._obey(self._pool.start(time.monotonic()))
+
+    def _set_up_backend(self) -> None:
+        """Take the strongest backend that works, or the one that was asked for, and say which."""
+        policy = self._policy
+        try:
+            choice = backend.choose(policy)
+            if choice.home is not None:
+                try:
+                    self._leaves = Leaves(choice.home, backend.limits_of(policy), name=self.pool_name)
+                except NotOurs as error:
+                    choice = backend.without_cgroups(policy, error)
+        except NotOurs as error:
+            raise hosts.CantRun(str(error)) from None
+        if choice.memory == 'cgroup':
+            self._memory = CgroupWatch(policy)
+        elif policy.memory_measure != 'rss' and (policy.max_worker_memory_usage or policy.worker_memory_high):
+            self._memory = MeterWatch(policy, self._environ)
+        fields = {'memory': choice.memory, 'containment': choice.containment, 'why_not': choice.why_not}
+        self._journal.note(logging.INFO, str(choice), 'backend', **fields)
 
     def _turn(self) -> None:
         """Wait for what comes next, and deal with it."""
@@ -157,6 +187,8 @@ class Loop:
         for errand in self._errands.elapse(now):
             self._run(errand)
         self._found(self._memory.look(now))
+        for life in self._graves.look(now):
+            self._nothing_left(life, 'leaf')
         due = self._stragglers.due(hurry=self._pool.stopping)
         if due is not None and due <= now:
             self._sweep()
@@ -167,6 +199,7 @@ class Loop:
             self._pool.next_deadline(),
             self._errands.next(),
             self._memory.next_look(),
+            self._graves.next_look(),
             self._stragglers.due(hurry=self._pool.stopping),
         )
         nearest = min((deadline for deadline in deadlines if deadline is not None), default=None)
@@ -204,7 +237,7 @@ class Loop:
             self._alive[lifeline.number] = self._by_pid[process.pid] = lifeline
             self._poller.register(process, partial(self._on_exit, lifeline))
             lifeline.grave = self._undertaker.enter(process.pid)
-            self._memory.watch(lifeline.number, process.pid, time.monotonic())
+            self._memory.watch(lifeline.number, process.pid, lifeline.leaf, time.monotonic())
             self._fork_server.settled(lifeline.number)
             self._happened(Spawned(lifeline.number, process.pid))
 
@@ -242,6 +275,8 @@ class Loop:
         self._poller.unregister(lifeline.gate)
         lifeline.close()
         del self._unborn[lifeline.number]
+        if lifeline.leaf is not None:
+            self._graves.bury(lifeline.number, lifeline.leaf, time.monotonic())
 
     # Commands out.
 
@@ -285,9 +320,7 @@ class Loop:
             case Kill(life):
                 self._signal(life, signal.SIGKILL)
             case EndStragglers(life):
-                lifeline = self._dead[life]
-                assert lifeline.process is not None
-                self._stragglers.look_for(life, lifeline.process.pid)
+                self._end_stragglers(self._dead[life])
             case Leave(status):
                 self._status = status
             case _:
@@ -299,14 +332,22 @@ class Loop:
         except OSError as error:
             self._happened(SpawnFailed(life, f'no socket for its gate: {error}'))
             return
-        lifeline = self._unborn[life] = Lifeline(life, slot, ours)
+        try:
+            leaf = self._leaves.leaf(life) if self._leaves is not None else None
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self._happened(SpawnFailed(life, f'cannot make its cgroup ({explain(error)})'))
+            return
+        lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf)
         self._poller.register(ours, partial(self._on_gate, lifeline))
-        self._fork_server.request(life, theirs)
+        self._fork_server.request(life, theirs, leaf)
 
     def _signal(self, life: int, signum: int) -> None:
         lifeline = self._alive.get(life)
         if lifeline is not None and lifeline.process is not None:
-            lifeline.process.signal(signum)
+            with suppress(PermissionError):  # it has become a program of another uid, set-user-ID root
+                lifeline.process.signal(signum)
 
     # Signals.
 
@@ -367,6 +408,13 @@ class Loop:
             if slot.successor is not None:
                 told.append(f'successor {slot.successor.state} (pid {slot.successor.pid})')
             self._journal.note(logging.INFO, ', '.join(told), 'slot-status', **fields)
+
+    def _warn_of_hidden_stragglers(self) -> None:
+        message = (
+            'what workers start and puts in a session of its own will not be found when they end: without cgroups it '
+            'is looked for in /proc/PID/environ, which for another uid needs CAP_SYS_PTRACE'
+        )
+        self._journal.note(logging.WARNING, message, 'hidden-stragglers', uid=self._terms.conditions['uid'])
 
     def _warn_near_limit(self, near: NearLimit) -> None:
         lifeline = self._alive.get(near.life)
@@ -444,7 +492,7 @@ class Loop:
                 self._end_fork_server()
             case Errand.START_UNDERTAKER:
                 try:
-                    self._undertaker.start()
+                    self._undertaker.start(self._leaves)
                 except OSError as error:
                     message = f'the undertaker could not be started: {error}'
                     self._journal.note(logging.ERROR, message, 'undertaker-failed')
@@ -452,7 +500,8 @@ class Loop:
                 else:
                     self._watch_undertaker()
             case Errand.START_METER:
-                self._start_meter()
+                if isinstance(self._memory, MeterWatch):
+                    self._start_meter(self._memory)
 
     def _watch_undertaker(self) -> None:
         assert self._undertaker.process is not None
@@ -471,23 +520,22 @@ class Loop:
         message = f'the undertaker({pid}) has ended: replacing it, no worker is concerned'
         self._journal.note(logging.WARNING, message, 'undertaker-exit', pid=pid)
 
-    def _start_meter(self) -> None:
-        assert isinstance(self._memory, MeterWatch)
+    def _start_meter(self, meter: MeterWatch) -> None:
         try:
-            self._memory.start()
+            meter.start()
         except OSError as error:
             self._journal.note(logging.ERROR, f'the meter could not be started: {error}', 'meter-failed')
             self._errands.arm(Errand.START_METER, time.monotonic() + self._policy.restart_max_delay)
             return
-        assert self._memory.socket is not None
-        self._poller.register(self._memory.socket, self._on_meter)
+        assert meter.socket is not None
+        self._poller.register(meter.socket, partial(self._on_meter, meter))
 
-    def _on_meter(self, events: int) -> None:
-        assert isinstance(self._memory, MeterWatch) and self._memory.socket is not None
-        findings = self._memory.hear(time.monotonic())
+    def _on_meter(self, meter: MeterWatch, events: int) -> None:
+        assert meter.socket is not None
+        findings = meter.hear(time.monotonic())
         if findings is None:
-            self._poller.unregister(self._memory.socket)
-            self._memory.stop_meter()
+            self._poller.unregister(meter.socket)
+            meter.meter_ended(time.monotonic())
             self._errands.arm(Errand.START_METER, time.monotonic() + REPLACE_METER_AFTER)
             self._journal.note(logging.WARNING, 'the meter has ended: replacing it', 'meter-exit')
         else:
@@ -495,12 +543,34 @@ class Loop:
 
     # What is left over.
 
+    def _end_stragglers(self, lifeline: Lifeline) -> None:
+        """By the life's leaf where it has one. Inside of another program also by a search: nobody else reaps what has
+        ended by itself."""
+        life = lifeline.number
+        if lifeline.leaf is not None:
+            lifeline.populated.add('leaf')
+        if lifeline.leaf is None or not self._host.is_ours:
+            assert lifeline.process is not None
+            lifeline.populated.add('search')
+            self._stragglers.look_for(life, lifeline.process.pid)
+        if lifeline.leaf is not None and self._graves.bury(life, lifeline.leaf, time.monotonic()):
+            self._nothing_left(life, 'leaf')
+
     def _sweep(self) -> None:
         began = time.monotonic()
         unpopulated = self._stragglers.sweep(self._known_pids())
         self._stragglers.took(began, time.monotonic())
         for life in unpopulated:
-            lifeline = self._dead.pop(life)
+            self._nothing_left(life, 'search')
+
+    def _nothing_left(self, life: int, where: str) -> None:
+        """Nothing of this life is left there; when nowhere is, the life is over for good."""
+        lifeline = self._dead.get(life)
+        if lifeline is None:
+            return
+        lifeline.populated.discard(where)
+        if not lifeline.populated:
+            del self._dead[life]
             if lifeline.grave is not None:
                 self._undertaker.leave(lifeline.grave)
             self._happened(Unpopulated(life))
@@ -578,13 +648,15 @@ class Loop:
             self._stragglers.look_for_births()
         self._fork_server.close()
         deadline = time.monotonic() + HELPER_PATIENCE
-        while self._stragglers.due(hurry=True) is not None and time.monotonic() < deadline:
+        while (self._stragglers.due(hurry=True) is not None or len(self._graves)) and time.monotonic() < deadline:
             self._stragglers.sweep(self._known_pids())
-            if self._stragglers.due(hurry=True) is not None:
-                time.sleep(0.001)
+            self._graves.look(time.monotonic())
+            time.sleep(0.001)
         self._memory.close()
         self._undertaker.dismiss()
         self._undertaker.close()
+        if self._leaves is not None:
+            self._leaves.close()
         if self._host.is_ours:
             self._reap_strangers()
         self._poller.close()

@@ -9,6 +9,7 @@ format writes out; the end of a life is exactly one record, on exactly one line.
 import logging
 import signal
 from contextlib import suppress
+from dataclasses import asdict, fields
 from typing import Any
 
 from sergeant_linux.core.commands import (
@@ -30,6 +31,9 @@ from sergeant_linux.core.result import (
     CLASS_NOT_FOUND,
     INTERNAL_FAILURE,
     MODULE_NOT_FOUND,
+    Ending,
+    MemoryEvidence,
+    OomScope,
     Outcome,
     Request,
     Result,
@@ -126,12 +130,12 @@ class Journal:
             summary = {**(final.summary or {}), 'return_code': final.return_code}
             if final.exception is not None:
                 summary |= {'exception': final.exception, 'stacktrace': final.stacktrace}
-        fields = exit_record(exited)
+        record = exit_record(exited, self._policy.max_worker_memory_usage)
         if final is not None and final.unkillable_threads:
             summary['unkillable_threads'] = list(final.unkillable_threads)
             threads = f'worker({exited.pid}) had unkillable_threads: {summary["unkillable_threads"]}'
             self.note(logging.WARNING, threads, 'unkillable-threads', pid=exited.pid, life=exited.life)
-        self.note(level, message, 'worker-exit', summary=summary, **fields)
+        self.note(level, message, 'worker-exit', summary=summary, **record)
         for level, detail in self._details(exited):
             self.note(level, detail, 'worker-exit-detail', pid=exited.pid, life=exited.life)
         if ending.return_code == ASKED_TO_STOP and exited.outcome in (Outcome.WANTS_POOL_STOP, Outcome.FINISHED):
@@ -151,6 +155,8 @@ class Journal:
             return logging.ERROR, f'{worker} was reaped by somebody else: how it ended is not known'
         if exited.result is Result.MEMORY_MAX:
             return logging.WARNING, f'{worker} exceeded the maximum memory limit: {exited.measured}'
+        if exited.result is Result.OOM_KILL and ending.memory is not None:
+            return logging.WARNING, self._words_for_oom(worker, ending.memory)
         match code:
             case 0:
                 return logging.INFO, f'{worker} has finished successfully'
@@ -177,6 +183,13 @@ class Journal:
         level = logging.INFO if asked else logging.CRITICAL
         return level, f'{worker} execution has been interrupted with return code: {status}'
 
+    def _words_for_oom(self, worker: str, memory: MemoryEvidence) -> str:
+        if memory.oom_scope is OomScope.WORKER:
+            most = memory.peak_bytes if memory.peak_bytes is not None else memory.limit_bytes
+            return f'{worker} exceeded the maximum memory limit: {most}'
+        whose = 'the memory limit of the pool' if memory.oom_scope is OomScope.POOL else 'a memory limit above the pool'
+        return f'{worker} was killed by the kernel for {whose}, with {memory.peak_bytes} bytes at most'
+
     def _details(self, exited: WorkerExited) -> list[Words]:
         """Return what the ancestor leaves out and an operator needs."""
         final, worker = exited.ending.report, f'worker({exited.pid})'
@@ -187,13 +200,20 @@ class Journal:
             INTERNAL_FAILURE,
         ):
             details.append((logging.CRITICAL, f'{worker} has reported: {one_line(final.exception)}'))
+        memory = exited.ending.memory
+        if memory is not None and memory.oom_kills and exited.result is not Result.OOM_KILL:
+            killed = f'something that {worker} had started was killed by the kernel for want of memory'
+            details.append((logging.WARNING, killed))
         if exited.outcome is Outcome.STOPPED_BY_STRANGER:
             details.append((logging.WARNING, f'{worker} was told to stop by somebody else: replacing it'))
         return details
 
 
-def exit_record(exited: WorkerExited) -> dict[str, object]:
-    """Return the record of the end of a life. Times in seconds, memory in bytes; None: not known, or not so."""
+def exit_record(exited: WorkerExited, limit: int | None) -> dict[str, object]:
+    """Return the record of the end of a life under this memory limit.
+
+    Times in seconds, memory in bytes; None: not known, or not so.
+    """
     ending = exited.ending
     return {
         'slot': exited.slot,
@@ -206,9 +226,18 @@ def exit_record(exited: WorkerExited) -> dict[str, object]:
         'uptime_seconds': round(exited.uptime, 3),
         'max_rss_bytes': ending.max_rss_bytes,
         'cpu_seconds': ending.cpu_seconds,
+        'memory': memory_record(exited.ending, limit),
         'restart_in_seconds': round(exited.restart_in, 3) if exited.restart_in is not None else None,
         'exception': ending.report.exception if ending.report is not None else None,
     }
+
+
+def memory_record(ending: Ending, limit: int | None) -> dict[str, object]:
+    """Return what is known of a life's memory: counted by its leaf, or what the own samples have shown."""
+    if ending.memory is not None:
+        return {'backend': 'cgroup', **asdict(ending.memory)}
+    nothing = {field.name: None for field in fields(MemoryEvidence)}
+    return {'backend': 'rss', **nothing, 'limit_bytes': limit, 'peak_bytes': ending.max_rss_bytes}
 
 
 def one_line(text: str | None) -> str | None:

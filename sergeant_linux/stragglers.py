@@ -8,7 +8,8 @@ Consequence: one pass serves all lives that wait for one; passes are spaced so t
 most; a life is unpopulated when a pass finds nothing of it and nothing vanished during the pass. Only descendants of
 the supervisor that carry the marks of a life that is over are ended: never the host program's children, never another
 life's.
-Price: without cgroups, what has changed its session *and* its environment is not found.
+Price: without cgroups, what has changed its session *and* its environment is not found, and what has taken another
+uid may not be ours to end.
 """
 
 import os
@@ -92,9 +93,8 @@ class Stragglers:
                 quiet = quiet and (stat.pid in self._ended or stat.comm == self._birth_comm)
                 if stat.ppid == os.getpid() and self._is_ours_to_reap(stat, stats):
                     reap(stat.pid)
-            elif (life := self._life_of(stat, stats)) is not None:
+            elif (life := self._life_of(stat, stats)) is not None and self._end(stat):
                 found.add(life)
-                self._end(stat)
         self._ended = {pid: start_time for pid, start_time in self._ended.items() if pid in stats}
         self._restless = self._restless + 1 if births and not quiet and not self._births else 0
         self._births = self._births or 0 < self._restless < INCONCLUSIVE_PASSES
@@ -158,13 +158,20 @@ class Stragglers:
             or any(stat.session == search.session for search in self._searches.values())
         )
 
-    def _end(self, stat: Stat) -> None:
-        """Kill this very process, whatever its pid has come to mean meanwhile."""
+    def _end(self, stat: Stat) -> bool:
+        """Kill this very process, whatever its pid has come to mean meanwhile; False when it is not ours to kill.
+
+        A program with set-user-ID root can have taken a uid that we may not signal.
+        """
         with suppress(ProcessLookupError), PidRef.open(stat.pid) as process:
             now = procfs.read_stat(stat.pid)
             if now is not None and now.start_time == stat.start_time:
                 self._ended[stat.pid] = stat.start_time
-                process.signal(signal.SIGKILL)
+                try:
+                    process.signal(signal.SIGKILL)
+                except PermissionError:
+                    return False
+        return True
 
 
 def reap(pid: int) -> None:

@@ -10,6 +10,7 @@ import sys
 from dataclasses import fields
 from typing import Any, Final, NoReturn
 
+from sergeant_linux import credentials
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.host import CantRun, Host, open_missing_stdio
 from sergeant_linux.log import StderrHandler, detach, make_logger
@@ -31,7 +32,7 @@ class Supervisor:
     limit. logger: where to log; None: the logger 'Supervisor' with a handler to stderr. policy: any other knob, by
     the name of its flag (`timeout_stop=30`, `preload=True`, `restart_budget='10/1min'`); spans in seconds.
 
-    Raises TypeError or ValueError for a value that can't be.
+    Raises TypeError or ValueError for a value that can't be; an unknown user or group is one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Supervisor:
             max_worker_memory_usage=max_worker_memory_usage,
             **policy,
         )
+        credentials.account(self.policy)
         self._logger = logger
 
     def start(self) -> NoReturn:

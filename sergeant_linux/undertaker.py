@@ -20,12 +20,15 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from struct import calcsize, iter_unpack, pack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sergeant_linux.forkserver import launch
 from sergeant_linux.forkserver.newborn import POOL
 from sergeant_linux.kernel import prctl, procfs, proctitle
 from sergeant_linux.kernel.pidref import PidRef
+
+if TYPE_CHECKING:  # the undertaker itself has no use for it
+    from sergeant_linux.leaves import Leaves
 
 DISMISSED: Final = b'dismissed'
 AT_WORK: Final = b'at work'
@@ -55,13 +58,14 @@ class Undertaker:
         self.process: PidRef | None = None
         self._control: socket.socket | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it is at work. Raises OSError when it can't be started."""
+    def start(self, leaves: 'Leaves | None') -> None:
+        """Start it; with `leaves`, it also gets the pool's cgroup to kill. Raises OSError when it can't be started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         me = os.pidfd_open(os.getpid())
+        folder = [] if leaves is None else [leaves.pool.path]
         try:
             fds = [me, theirs.fileno(), self._sessions]
-            self.process = launch.launch(__name__, [self._pool], fds, self._environ)
+            self.process = launch.launch(__name__, [self._pool, *folder], fds, self._environ)
         except OSError:
             ours.close()
             raise
@@ -139,7 +143,31 @@ def main(arguments: list[str]) -> None:
         if control.recv(len(DISMISSED), socket.MSG_DONTWAIT) == DISMISSED:
             return
     PidRef(0, SUPERVISOR_FD).exited(PATIENCE)
-    bury(arguments[0])
+    pool, *folders = arguments
+    for folder in folders:
+        kill_cgroup(folder)
+    bury(pool)
+    for folder in folders:
+        remove_cgroup(folder)
+
+
+def kill_cgroup(folder: str) -> None:
+    """End everything in the pool's leaves by one write: nothing escapes from a cgroup (cgroup.kill, since Linux
+    5.14)."""
+    with suppress(OSError), open(f'{folder}/cgroup.kill', 'w', encoding='ascii') as kill:
+        kill.write('1')
+
+
+def remove_cgroup(folder: str) -> None:
+    """Remove the pool's folder and what is in it, as soon as the kernel lets it go. What remains, the next start
+    removes."""
+    deadline, pause = time.monotonic() + PATIENCE, 0.001
+    while os.path.isdir(folder) and time.monotonic() < deadline:
+        for path, _, _ in os.walk(folder, topdown=False):
+            with suppress(OSError):
+                os.rmdir(path)
+        time.sleep(pause)
+        pause = min(0.05, pause * 1.5)
 
 
 def bury(pool: str) -> None:

@@ -19,7 +19,7 @@ from sergeant_linux.core.policy import Knob, Policy
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 
-OTHERS = {'--no-deps', '--version', '--help', '--no-install-recommends'}
+OTHERS = {'--json', '--no-deps', '--version', '--help', '--no-install-recommends'}
 """Options in the README that are not a pool's."""
 
 

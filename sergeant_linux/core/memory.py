@@ -18,6 +18,10 @@ from typing import Final
 GROWTH: Final = 2 * 1024**3
 """Bytes a second a worker is taken to be able to touch."""
 
+CALM_GROWTH: Final = 64 * 1024**2
+CALM_CEILING: Final = 30.0
+"""Where the kernel holds the limit and only the mark is watched: bytes a second, and the longest pause in seconds."""
+
 FLOOR: Final = 0.02
 """Seconds between two looks, at least."""
 
@@ -48,6 +52,7 @@ class Gauge:
     limit: int | None
     mark: int | None
     ceiling: float
+    growth: int = GROWTH
     highest: int | None = None
     ready_at: float | None = None
     at_ready: int | None = None
@@ -90,4 +95,4 @@ class Gauge:
         borders = [border for border in (self.limit, mark) if border is not None and border >= measured]
         if not borders:
             return self.ceiling
-        return min(self.ceiling, max(FLOOR, (min(borders) - measured) / GROWTH))
+        return min(self.ceiling, max(FLOOR, (min(borders) - measured) / self.growth))

@@ -11,6 +11,7 @@ Invariant: a `Policy` that exists is valid and its values have their final types
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, TypeVar, get_args
@@ -23,7 +24,14 @@ VARIABLE_PREFIX: Final = 'SERGEANT_LINUX_'
 OFF: Final = 'off'
 """How "no bound" (`None`) is written. systemd's word for it, `infinity`, is understood as well."""
 
+INHERIT: Final = 'inherit'
+"""How "as the supervisor has it" (`None`) is written."""
+
+AUTO: Final = 'auto'
+"""How "find it out" is written."""
+
 Spawn = Literal['fork', 'exec']
+MemoryBackend = Literal['auto', 'cgroup', 'rss']
 MemoryMeasure = Literal['rss', 'pss', 'uss', 'tree']
 LogLevel = Literal['debug', 'info', 'warning', 'error', 'critical']
 LogFormat = Literal['text', 'json']
@@ -56,6 +64,28 @@ class Budget:
 
     def __str__(self) -> str:
         return f'{self.count}/{format_span(self.span)}'
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A resource limit, soft and hard (getrlimit(2)), in the resource's own unit. `None` is infinity.
+
+    Raises TypeError and ValueError.
+    """
+
+    soft: int | None
+    hard: int | None
+
+    def __post_init__(self) -> None:
+        for bound in (self.soft, self.hard):
+            if bound is not None:
+                _limited(bound)
+        if self.hard is not None and (self.soft is None or self.soft > self.hard):
+            raise ValueError(f'expected a soft limit of at most the hard one, not {self}')
+
+    def __str__(self) -> str:
+        soft, hard = ('infinity' if bound is None else str(bound) for bound in (self.soft, self.hard))
+        return soft if soft == hard else f'{soft}:{hard}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +130,22 @@ def _where(parse: Callable[[object], T], holds: Callable[[T], bool], expected: s
     return accept
 
 
-def _optional(kind: Kind) -> Kind:
-    """Return the kind that also has `None`, no bound."""
+def _optional(kind: Kind, *words: object) -> Kind:
+    """Return the kind that also has `None`, written as any of these words and shown as the first; else as no bound."""
+    words = words or (OFF, 'infinity', math.inf)
 
     def accept(value: object) -> object:
-        if value is None or (isinstance(value, str | float) and value in (OFF, 'infinity', math.inf)):
+        if value is None or (isinstance(value, str | float) and value in words):
             return None
         return kind.accept(value)
 
-    def show(value: object) -> str:
-        return OFF if value is None else kind.show(value)
+    def read(text: str) -> object:
+        return text if text in words else kind.read(text)
 
-    return Kind(kind.name, kind.unit, accept, kind.read, show)
+    def show(value: object) -> str:
+        return str(words[0]) if value is None else kind.show(value)
+
+    return Kind(kind.name, kind.unit, accept, read, show)
 
 
 def _choice(*choices: str) -> Kind:
@@ -186,12 +220,88 @@ def _budget(value: object) -> Budget:
         raise ValueError(f'expected restarts/time span, such as 5/1min, not {value!r:.100}') from None
 
 
+def _cores(value: object) -> float:
+    if isinstance(value, str):
+        number = _PERCENTAGE.fullmatch(value.strip())
+        cores = float(number[1]) / 100 if number else math.nan
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        cores = float(value)
+    else:
+        raise TypeError(f'expected cores (a number, or text such as 150%), not {value!r:.100}')
+    if not 0.01 <= cores <= _MOST_CORES:
+        raise ValueError(f'expected a percentage of one core, from 1% on, not {value!r:.100}')
+    return cores
+
+
+def _show_cores(cores: float) -> str:
+    return f'{cores * 100:.15g}%'
+
+
+def _account(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise TypeError(f'expected a name or a number, not {value!r:.100}')
+    is_name = value.isprintable() and not any(char in ':/,' or char.isspace() for char in value)
+    if not value or not is_name or value[0] in '-+~' or (value.isdecimal() and int(value[:20]) >= _NO_ID):
+        raise ValueError(f'expected a name or a number, not {value!r:.100}')
+    return value
+
+
+def _umask(value: object) -> int:
+    if isinstance(value, str):
+        mask = int(value, 8) if _OCTAL.fullmatch(value) else -1
+    elif isinstance(value, int) and not isinstance(value, bool):
+        mask = value
+    else:
+        raise TypeError(f'expected a umask (a number, or octal text such as 027), not {value!r:.100}')
+    if not 0 <= mask <= 0o777:
+        raise ValueError(f'expected an octal number of at most 777, such as 027, not {value!r:.100}')
+    return mask
+
+
+def _count_of(value: object) -> int:
+    return _read_int(value) if isinstance(value, str) else _int(value)
+
+
+def _limit(unit: str, parse: Callable[[object], float]) -> Kind:
+    """Return the kind of resource limits whose bounds `parse` understands; a part of a unit counts as a whole one."""
+
+    def bound(value: object) -> int | None:
+        parsed = math.inf if value in ('infinity', math.inf) else parse(value)
+        return None if parsed == math.inf else _limited(math.ceil(parsed))
+
+    def accept(value: object) -> Limit:
+        if isinstance(value, Limit):
+            return value
+        soft, colon, hard = value.partition(':') if isinstance(value, str) else (value, '', value)
+        try:
+            bounds = bound(soft), bound(hard if colon else soft)
+        except ValueError:
+            raise ValueError(f'expected {unit}, not {value!r:.100}') from None
+        return Limit(*bounds)
+
+    return _optional(Kind('LIMIT', unit, accept), INHERIT)
+
+
+_NO_ID: Final = 2**32 - 1
+"""(uid_t) -1: in a system call it means "leave it as it is"."""
+
+_MOST_CORES: Final = 10_000
+
+_PERCENTAGE: Final = re.compile(r'([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%')
+_OCTAL: Final = re.compile(r'[0-7]{1,4}')
+
 _from_0 = _where(_int, lambda number: number >= 0, 'a whole number, 0 or more')
 _from_1 = _where(_int, lambda number: number >= 1, 'a whole number, 1 or more')
 _above_0 = _where(parse_span, lambda span: span > 0, 'a time span above 0')
 _finite = _where(parse_span, math.isfinite, 'a finite time span')
 _finite_above_0 = _where(_above_0, math.isfinite, 'a finite time span')
 _paced = _where(_finite, lambda span: span >= 0.02, 'a time span of 20ms or more')
+_limited = _where(_int, lambda number: 0 <= number < 2**63, 'a whole number, 0 or more')
+_weight = _where(_int, lambda number: 1 <= number <= 10_000, 'a whole number from 1 to 10000')
+_niceness = _where(_int, lambda number: -20 <= number <= 19, 'a whole number from -20 to 19')
+_path = _where(_text, lambda text: text.startswith('/') and text.isprintable(), 'an absolute path')
 _bytes = _where(parse_size, lambda size: size > 0, 'a size above 0')
 _module = _where(_text, _is_module_name, 'the name of a module, as in `import package.module`')
 _class = _where(_text, str.isidentifier, 'the name of a class')
@@ -205,6 +315,17 @@ DELAY: Final = Kind('SPAN', 'in seconds, or as a time span', _finite, show=forma
 PACE: Final = Kind('SPAN', 'in seconds, or as a time span', _paced, show=format_span)
 LIFETIME: Final = _optional(Kind('SPAN', 'in seconds, or as a time span', _finite_above_0, show=format_span))
 BUDGET: Final = _optional(Kind('N/SPAN', 'such as 5/1min', _budget))
+SWAP: Final = _optional(Kind('SIZE', 'in bytes, or with K, M, G, T', parse_size, show=format_size))
+PIDS: Final = _optional(COUNT)
+CORES: Final = _optional(Kind('PERCENT', 'such as 150% for one core and a half', _cores, show=_show_cores))
+WEIGHT: Final = _optional(Kind('N', '1 to 10000', _weight, _read_int))
+DIRECTORY: Final = _optional(Kind('PATH', 'an absolute path', _path), AUTO)
+ACCOUNT: Final = _optional(Kind('NAME', 'a name or a number', _account), INHERIT)
+NICENESS: Final = _optional(Kind('N', '-20 to 19', _niceness, _read_int), INHERIT)
+UMASK: Final = _optional(Kind('MASK', 'octal, such as 027', _umask, show='{:03o}'.format), INHERIT)
+COUNT_LIMIT: Final = _limit('a number, SOFT:HARD, or infinity', _count_of)
+SIZE_LIMIT: Final = _limit('a size, SOFT:HARD, or infinity', parse_size)
+TIME_LIMIT: Final = _limit('a time span, SOFT:HARD, or infinity', parse_span)
 SWITCH: Final = Kind('', '', _bool, _read_bool, _show_bool)
 MODULES: Final = Kind('MODULE', '', _modules, _read_modules, _show_modules)
 
@@ -316,6 +437,95 @@ class Policy:
         '--log-format', _choice(*get_args(LogFormat)),
         'Log lines as sergeant.supervisor writes them, or one JSON object a line.',
     ))
+    memory_backend: MemoryBackend = field(default='auto', metadata=_knob(
+        '--memory-backend', _choice(*get_args(MemoryBackend)),
+        'What bounds the memory of a worker: the kernel, in a cgroup of its own, or the supervisor, by looking at '
+        'its RSS. `auto` takes the cgroup where it can be had; `cgroup` has it or ends with exit status 4.',
+    ))
+    cgroup_root: str | None = field(default=None, metadata=_knob(
+        '--cgroup-root', DIRECTORY,
+        'The cgroup below which the cgroups of this pool are made, by default the one that was delegated to it.',
+    ))
+    worker_swap_max: int | None = field(default=0, metadata=_knob(
+        '--worker-swap-max', SWAP,
+        'Maximum swap usage of an individual worker, by its cgroup, where the host has swap accounting.',
+    ))
+    worker_pids_max: int | None = field(default=None, metadata=_knob(
+        '--worker-pids-max', PIDS,
+        'Maximum number of processes and threads of an individual worker and all that it starts, by its cgroup.',
+    ))
+    worker_cpu_max: float | None = field(default=None, metadata=_knob(
+        '--worker-cpu-max', CORES,
+        'Maximum processor time of an individual worker and all that it starts, by its cgroup.',
+    ))
+    worker_cpu_weight: int | None = field(default=None, metadata=_knob(
+        '--worker-cpu-weight', WEIGHT,
+        'Share of processor time of an individual worker where there is not enough of it, by its cgroup. The '
+        "kernel's own is 100.",
+    ))
+    worker_io_weight: int | None = field(default=None, metadata=_knob(
+        '--worker-io-weight', WEIGHT,
+        'Share of disk bandwidth of an individual worker where there is not enough of it, by its cgroup. The '
+        "kernel's own is 100.",
+    ))
+    pool_memory_max: int | None = field(default=None, metadata=_knob(
+        '--pool-memory-max', SIZE,
+        'Maximum memory usage of all workers together, by the cgroup of the pool. Over it, the kernel kills one of '
+        'them.',
+    ))
+    user: str | None = field(default=None, metadata=_knob(
+        '--user', ACCOUNT,
+        'User that the workers run as, with its group and its supplementary groups.',
+    ))
+    group: str | None = field(default=None, metadata=_knob(
+        '--group', ACCOUNT,
+        "Group that the workers run as, instead of the user's.",
+    ))
+    worker_nice: int | None = field(default=None, metadata=_knob(
+        '--worker-nice', NICENESS,
+        'Niceness of the workers.',
+    ))
+    worker_limit_nofile: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-nofile', COUNT_LIMIT,
+        'How many files a worker may have open.',
+    ))
+    worker_limit_nproc: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-nproc', COUNT_LIMIT,
+        'How many processes and threads the user of the workers may have.',
+    ))
+    worker_limit_core: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-core', SIZE_LIMIT,
+        'Size of the core file of a worker.',
+    ))
+    worker_limit_memlock: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-memlock', SIZE_LIMIT,
+        'How much memory a worker may lock.',
+    ))
+    worker_limit_stack: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-stack', SIZE_LIMIT,
+        'Size of the stack of a worker.',
+    ))
+    worker_limit_fsize: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-fsize', SIZE_LIMIT,
+        'Size of a file that a worker writes.',
+    ))
+    worker_limit_data: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-data', SIZE_LIMIT,
+        'Size of the private memory of a worker; over it, an allocation is a MemoryError.',
+    ))
+    worker_limit_cpu: Limit | None = field(default=None, metadata=_knob(
+        '--worker-limit-cpu', TIME_LIMIT,
+        'Processor time of a worker in all its life; over it, the worker gets SIGXCPU.',
+    ))
+    umask: int | None = field(default=None, metadata=_knob(
+        '--umask', UMASK,
+        'File mode creation mask of the workers.',
+    ))
+    no_new_privileges: bool = field(default=False, metadata=_knob(
+        '--no-new-privileges', SWITCH,
+        'Workers, and what they start, can gain no privilege by running a program (set-user-ID bits, file '
+        'capabilities).',
+    ))
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -327,6 +537,8 @@ class Policy:
             except ValueError as error:
                 raise BadValue(each.name, str(error)) from None
             object.__setattr__(self, each.name, accepted)
+        if self.restart_delay > self.restart_max_delay == _default('restart_max_delay'):
+            object.__setattr__(self, 'restart_max_delay', self.restart_delay)
         if self.restart_max_delay < self.restart_delay:
             raise BadValue(
                 'restart_max_delay',
@@ -342,3 +554,13 @@ class Policy:
                 'worker_memory_high',
                 f'expected at most the maximum memory usage ({format_size(limit)}), not {format_size(mark)}',
             )
+        if self.pool_memory_max is not None and self.memory_backend == 'rss':
+            raise BadValue(
+                'pool_memory_max',
+                f'expected a memory backend of auto or cgroup, not rss, with {format_size(self.pool_memory_max)}',
+            )
+
+
+def _default(name: str) -> object:
+    """Return the default of a knob."""
+    return next(each.default for each in fields(Policy) if each.name == name)

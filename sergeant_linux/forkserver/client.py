@@ -26,6 +26,7 @@ from sergeant_linux.core.policy import Policy
 from sergeant_linux.forkserver import launch
 from sergeant_linux.forkserver.newborn import LIFE, POOL, ROOM, SLOT
 from sergeant_linux.kernel.pidref import PidRef
+from sergeant_linux.leaves import Leaf
 
 MODULE: Final = 'sergeant_linux.forkserver.server'
 MAX_IN_FLIGHT: Final = 4
@@ -60,19 +61,45 @@ class ServerEnded:
     restart_in: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A worker that is wanted: the end of the gate that it shall have, and the leaf in which it shall be born."""
+
+    life: int
+    gate: socket.socket
+    leaf: Leaf | None
+
+    def fds(self) -> list[int]:
+        return [self.gate.fileno()] if self.leaf is None else [self.gate.fileno(), self.leaf.directory]
+
+    def close(self) -> None:
+        """Let go of what the other side has now, or will never have."""
+        self.gate.close()
+        if self.leaf is not None:
+            self.leaf.close_directory()
+
+
 class ForkServer:
     """One fork server after another. The loop watches `control` and `process` and calls the methods named after what
     it saw."""
 
     def __init__(
-        self, policy: Policy, pool: str, comm: str, environ: Mapping[str, str], nofile: tuple[int, int], rng: Random
+        self,
+        policy: Policy,
+        pool: str,
+        comm: str,
+        environ: Mapping[str, str],
+        nofile: tuple[int, int],
+        conditions: Mapping[str, Any],
+        rng: Random,
     ) -> None:
         self._policy = policy
         self._comm = comm
         self._environ = {**environ, POOL: pool, LIFE: ROOM, SLOT: ROOM}
         self._nofile = nofile
+        self._conditions = conditions
         self._rng = rng
-        self._waiting: deque[tuple[int, socket.socket]] = deque()
+        self._waiting: deque[_Request] = deque()
         self._in_flight: dict[int, float] = {}
         self._failures = 0
         self._started_at = 0.0
@@ -103,22 +130,25 @@ class ForkServer:
             'comm': self._comm,
             'nofile': self._nofile,
             'spawn': policy.spawn,
+            'conditions': self._conditions,
             'preload': policy.preload_modules if mine else (),
             'convenience': ['sergeant'] * forks + [policy.worker_module_name] * (mine and policy.preload),
         }
 
-    def request(self, life: int, gate: socket.socket) -> None:
-        """Have a worker forked for this life, as soon as may be; `gate` (the worker's end) is this object's from now
-        on."""
-        self._waiting.append((life, gate))
+    def request(self, life: int, gate: socket.socket, leaf: Leaf | None) -> None:
+        """Have a worker forked for this life, in this leaf, as soon as may be.
+
+        `gate` (the worker's end) and the leaf's open directory are this object's from now on.
+        """
+        self._waiting.append(_Request(life, gate, leaf))
         self.send_waiting()
 
     def cancel(self, life: int) -> None:
         """Forget a request that was not sent yet; one in flight ends on its own gate."""
         for request in list(self._waiting):
-            if request[0] == life:
+            if request.life == life:
                 self._waiting.remove(request)
-                request[1].close()
+                request.close()
 
     def settled(self, life: int) -> None:
         """The request of this life has ended, as a hello or as an end of file on its gate."""
@@ -129,15 +159,15 @@ class ForkServer:
         """Send what may be sent now."""
         while self.serving and self._waiting and len(self._in_flight) < MAX_IN_FLIGHT:
             assert self.control is not None
-            life, gate = self._waiting[0]
+            request = self._waiting[0]
             try:
-                request = gates.encode({'type': 'spawn', 'life': life})
-                socket.send_fds(self.control, [request], [gate.fileno()], socket.MSG_NOSIGNAL)
+                message = gates.encode({'type': 'spawn', 'life': request.life})
+                socket.send_fds(self.control, [message], request.fds(), socket.MSG_NOSIGNAL)
             except OSError:
                 return
             self._waiting.popleft()
-            self._in_flight[life] = time.monotonic()
-            gate.close()
+            self._in_flight[request.life] = time.monotonic()
+            request.close()
 
     def hear(self) -> Serving | LeftThreads | None:
         """The control socket is readable. None: nothing that matters (its end is seen by the process's own)."""
@@ -199,6 +229,6 @@ class ForkServer:
 
     def give_up(self) -> None:
         """Drop all requests that were not sent."""
-        for _, gate in self._waiting:
-            gate.close()
+        for request in self._waiting:
+            request.close()
         self._waiting.clear()

@@ -5,12 +5,14 @@ the supervisor. PR_SET_PDEATHSIG concerns the parent of the moment and is signal
 (prctl(2)); getppid() tells who it is, and any of them can die between two instructions. SIGURG is ignored by default,
 so a stray one harms nobody.
 Consequence: with all signals blocked, ask for SIGURG at the intermediate's end, wait until it is not the parent any
-more, ask for SIGKILL at the next parent's end, and go on only if that parent is the supervisor.
+more, ask for SIGKILL at the next parent's end, and go on only if that parent is the supervisor. A change of uid clears
+what was asked for, so it comes in between: before the second asking, and before hello, so that what can't be is told.
 
 Invariant: no user code before GO, and none in a process whose supervisor is gone.
 """
 
 import gc
+import json
 import os
 import signal
 import socket
@@ -21,7 +23,7 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from sergeant_linux import gate as gates
-from sergeant_linux.forkserver import launch
+from sergeant_linux.forkserver import conditions, launch
 from sergeant_linux.kernel import prctl, proctitle, signals
 from sergeant_linux.worker import main as worker
 
@@ -37,12 +39,19 @@ ROOM: Final = '0' * 20
 the block that a process was exec'd with, so only what is written into that block can be seen there."""
 
 
-def be_born(gate: socket.socket, *, supervisor: int, intermediate: int, fresh_interpreter: bool) -> NoReturn:
+def be_born(
+    gate: socket.socket, *, supervisor: int, intermediate: int, terms: Mapping[str, Any], fresh_interpreter: bool
+) -> NoReturn:
     """Become a worker. Called in the new process, with all signals blocked; never returns."""
     prctl.set_pdeathsig(signal.SIGURG)
     os.setsid()
     while os.getppid() == intermediate:
         signal.sigtimedwait([signal.SIGURG], 1.0)
+    try:
+        conditions.apply(terms)
+    except conditions.CantBe as error:
+        gates.send(gate, {'type': 'refused', 'reason': str(error)})
+        os._exit(1)
     prctl.set_pdeathsig(signal.SIGKILL)
     stay_only_with(supervisor)
     say_hello(gate)
@@ -51,7 +60,7 @@ def be_born(gate: socket.socket, *, supervisor: int, intermediate: int, fresh_in
     marks = {SLOT: str(go['slot']), LIFE: str(go['life']), POOL: str(go['pool'])}
     os.environ.update(marks)
     if fresh_interpreter:
-        exec_worker(gate, supervisor)
+        exec_worker(gate, supervisor, terms)
     for key, value in marks.items():
         proctitle.set_environ_entry(key, value)
     become(gate, go)
@@ -86,13 +95,13 @@ def wait_for_go(gate: socket.socket, *, peek: bool) -> Mapping[str, Any]:
     os._exit(0)
 
 
-def exec_worker(gate: socket.socket, supervisor: int) -> NoReturn:
+def exec_worker(gate: socket.socket, supervisor: int, terms: Mapping[str, Any]) -> NoReturn:
     """Go on in a fresh interpreter, which finds GO still unread at the gate. PDEATHSIG and the session survive the
     exec."""
     os.dup2(gate.fileno(), GATE_FD)
     os.set_inheritable(GATE_FD, True)
     signals.reset_to_default()
-    command = launch.command_line(__name__, [str(supervisor)])
+    command = launch.command_line(__name__, [str(supervisor), json.dumps(terms)])
     os.execve(sys.executable, command, os.environ)
 
 
@@ -116,6 +125,7 @@ def reseed() -> None:
 
 def main(arguments: list[str]) -> None:
     """The fresh interpreter of a worker that was exec'd."""
+    conditions.restrict_dumps(json.loads(arguments[1]))
     launch.adopt_fds(1)
     proctitle.set_title('sergeant-linux: worker')
     launch.leave_our_path()  # from here on, what we import may be the user's

@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     sys.stdout.flush()
     sys.stderr.flush()
-    while serve(control, config):
+    server = Server(control, config)
+    while server.serve():
         pass
 
 
@@ -77,49 +78,109 @@ def preload(config: dict[str, Any]) -> list[dict[str, str]]:
     return failed
 
 
-def serve(control: socket.socket, config: dict[str, Any]) -> bool:
-    """Take one request and fork what it asks for; False when there will be none any more."""
-    try:
-        data, fds, _, _ = socket.recv_fds(control, gates.MAX_MESSAGE, 4)
-    except OSError:
-        return False
-    if not data:
-        return False
-    os.set_inheritable(fds[0], False)  # recv_fds takes no MSG_CMSG_CLOEXEC (Python 3.11 to 3.13 ignore its flags)
-    gate = socket.socket(fileno=fds[0])
-    try:
-        intermediate = os.fork()
+class Server:
+    """Takes requests, one at a time, and forks what they ask for."""
+
+    def __init__(self, control: socket.socket, config: dict[str, Any]) -> None:
+        self._control = control
+        self._config = config
+        self._clones = True
+
+    def serve(self) -> bool:
+        """Take one request and fork what it asks for; False when there will be none any more."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._control, gates.MAX_MESSAGE, 4)
+        except OSError:
+            return False
+        if not data:
+            return False
+        for fd in fds:
+            os.set_inheritable(fd, False)  # recv_fds takes no MSG_CMSG_CLOEXEC (Python 3.11 to 3.13 ignore its flags)
+        gate, leaf = socket.socket(fileno=fds[0]), fds[1] if len(fds) > 1 else None
+        try:
+            self._fork_intermediate(gate, leaf)
+        except OSError as error:
+            refuse(gate, error)
+        finally:
+            gate.close()
+            if leaf is not None:
+                os.close(leaf)
+        return True
+
+    def _fork_intermediate(self, gate: socket.socket, leaf: int | None) -> None:
+        """Fork the intermediate and wait for its end; with a leaf, it is born there or goes there first."""
+        if leaf is None or not self._clones or not self._clone_intermediate(gate, leaf):
+            intermediate = os.fork()
+            if intermediate == 0:
+                self._be_intermediate(gate, leaf, joins=True)
+            os.waitid(os.P_PID, intermediate, os.WEXITED)
+
+    def _clone_intermediate(self, gate: socket.socket, leaf: int) -> bool:
+        """Have it born in the leaf; False when that can't be done here, and from then on it is not tried again.
+
+        A kernel with the bug kills it at birth, before it has forked: then the leaf is empty, and nothing came of it.
+        """
+        from sergeant_linux.kernel import clone  # here: without leaves, no worker pays for it
+
+        try:
+            intermediate = clone.fork_into(leaf)
+        except clone.Unsupported:
+            self._clones = False
+            return False
         if intermediate == 0:
-            fork_worker(control, gate, config)
-        os.waitid(os.P_PID, intermediate, os.WEXITED)
-    except OSError as error:
-        refuse(gate, error)
-    finally:
-        gate.close()
-    return True
+            self._be_intermediate(gate, leaf, joins=False)
+        ended = os.waitid(os.P_PID, intermediate, os.WEXITED)
+        if ended is not None and ended.si_code == os.CLD_KILLED and not processes_in(leaf):
+            self._clones = False
+            return False
+        return True
+
+    def _be_intermediate(self, gate: socket.socket, leaf: int | None, *, joins: bool) -> NoReturn:
+        """Join the leaf if not born there, fork the worker, leave."""
+        me = os.getpid()
+        try:
+            self._control.close()
+            if leaf is not None:
+                if joins:
+                    join(leaf)
+                os.close(leaf)
+            if os.fork() != 0:
+                os._exit(0)
+        except OSError as error:
+            refuse(gate, error)
+            os._exit(1)
+        try:
+            newborn.be_born(
+                gate,
+                supervisor=self._config['supervisor'],
+                intermediate=me,
+                terms=self._config['conditions'],
+                fresh_interpreter=self._config['spawn'] == 'exec',
+            )
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
 
 
-def fork_worker(control: socket.socket, gate: socket.socket, config: dict[str, Any]) -> NoReturn:
-    """The intermediate: fork the worker and leave."""
-    control.close()
-    me = os.getpid()
+def join(leaf: int) -> None:
+    """Move this process into the cgroup whose directory is open."""
+    procs = os.open('cgroup.procs', os.O_WRONLY | os.O_CLOEXEC, dir_fd=leaf)
     try:
-        worker = os.fork()
-    except OSError as error:
-        refuse(gate, error)
-        os._exit(1)
-    if worker != 0:
-        os._exit(0)
-    try:
-        newborn.be_born(
-            gate, supervisor=config['supervisor'], intermediate=me, fresh_interpreter=config['spawn'] == 'exec'
-        )
-    except BaseException:
-        traceback.print_exc()
+        os.write(procs, b'0')
     finally:
-        os._exit(1)
+        os.close(procs)
+
+
+def processes_in(leaf: int) -> bytes:
+    """Return the pids in the cgroup whose directory is open, as the kernel lists them."""
+    procs = os.open('cgroup.procs', os.O_RDONLY | os.O_CLOEXEC, dir_fd=leaf)
+    try:
+        return os.read(procs, 4096)
+    finally:
+        os.close(procs)
 
 
 def refuse(gate: socket.socket, error: OSError) -> None:
     """Say on the gate why no worker will come."""
-    gates.send(gate, {'type': 'refused', 'reason': f'fork: {error}'})
+    gates.send(gate, {'type': 'refused', 'reason': f'no process could be made for it: {error}'})

@@ -144,6 +144,17 @@ def environ_contains(pid: int, entry: bytes) -> bool:
     return b'\0' + entry + b'\0' in b'\0' + data + b'\0'
 
 
+def environ_is_readable(pid: int) -> bool:
+    """Return whether the environment of a process is ours to look at; False when it is gone."""
+    return _read(f'/proc/{pid}/environ') is not None
+
+
+def permitted_capabilities() -> int:
+    """Return the capabilities that this process has or may take, one bit each (capabilities(7))."""
+    with open('/proc/self/status', 'rb') as file:
+        return next(int(line.split()[1], 16) for line in file if line.startswith(b'CapPrm:'))
+
+
 def smaps_rollup(pid: int) -> Rollup | None:
     """Return the memory of a process, page by page; None when it is gone, a zombie, or not ours to look at.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sergeant_linux.core.policy import BadValue, Budget, Knob, Policy
+from sergeant_linux.core.policy import BadValue, Budget, Knob, Limit, Policy
 
 REQUIRED: dict[str, Any] = {
     'concurrent_workers': 4,
@@ -46,6 +46,27 @@ def test_the_knobs_have_their_order_flags_and_defaults() -> None:
         ('--memory-poll-interval', 0.5),
         ('--log-level', 'info'),
         ('--log-format', 'text'),
+        ('--memory-backend', 'auto'),
+        ('--cgroup-root', None),
+        ('--worker-swap-max', 0),
+        ('--worker-pids-max', None),
+        ('--worker-cpu-max', None),
+        ('--worker-cpu-weight', None),
+        ('--worker-io-weight', None),
+        ('--pool-memory-max', None),
+        ('--user', None),
+        ('--group', None),
+        ('--worker-nice', None),
+        ('--worker-limit-nofile', None),
+        ('--worker-limit-nproc', None),
+        ('--worker-limit-core', None),
+        ('--worker-limit-memlock', None),
+        ('--worker-limit-stack', None),
+        ('--worker-limit-fsize', None),
+        ('--worker-limit-data', None),
+        ('--worker-limit-cpu', None),
+        ('--umask', None),
+        ('--no-new-privileges', False),
     ]
 
 
@@ -86,6 +107,43 @@ def test_a_policy_cannot_be_changed() -> None:
     ('max_worker_lifetime', math.inf, None),
     ('worker_memory_high', '1.5G', 3 * 1024**3 // 2),
     ('memory_poll_interval', '20ms', 0.02),
+    ('cgroup_root', '/sys/fs/cgroup/a b', '/sys/fs/cgroup/a b'),
+    ('cgroup_root', 'auto', None),
+    ('worker_swap_max', '0', 0),
+    ('worker_swap_max', '64M', 64 * 1024**2),
+    ('worker_swap_max', 'infinity', None),
+    ('worker_pids_max', 64, 64),
+    ('worker_pids_max', 'off', None),
+    ('worker_cpu_max', '150%', 1.5),
+    ('worker_cpu_max', '12.5%', 0.125),
+    ('worker_cpu_max', '1%', 0.01),
+    ('worker_cpu_max', 2, 2.0),
+    ('worker_cpu_max', 'infinity', None),
+    ('worker_cpu_weight', 10_000, 10_000),
+    ('worker_io_weight', 'off', None),
+    ('pool_memory_max', '1G', 1024**3),
+    ('user', 'nobody', 'nobody'),
+    ('user', 'müller.x-y$', 'müller.x-y$'),
+    ('user', '0', '0'),
+    ('user', 65534, '65534'),
+    ('user', 'inherit', None),
+    ('group', 'nogroup', 'nogroup'),
+    ('worker_nice', -20, -20),
+    ('worker_nice', 'inherit', None),
+    ('worker_limit_nofile', 1024, Limit(1024, 1024)),
+    ('worker_limit_nofile', '1024:4096', Limit(1024, 4096)),
+    ('worker_limit_nofile', '1024:infinity', Limit(1024, None)),
+    ('worker_limit_nofile', Limit(1024, None), Limit(1024, None)),
+    ('worker_limit_nofile', 'inherit', None),
+    ('worker_limit_nproc', math.inf, Limit(None, None)),
+    ('worker_limit_core', 0, Limit(0, 0)),
+    ('worker_limit_core', 'infinity', Limit(None, None)),
+    ('worker_limit_memlock', '64K:1M', Limit(64 * 1024, 1024**2)),
+    ('worker_limit_cpu', '1min 30s:2min', Limit(90, 120)),
+    ('worker_limit_cpu', '1.5', Limit(2, 2)),
+    ('umask', '027', 0o027),
+    ('umask', 0o022, 0o022),
+    ('umask', 'inherit', None),
 ])
 def test_a_value_is_accepted_as_its_flag_takes_it_and_kept_in_its_final_type(
     knob: str, given: object, accepted: object,
@@ -119,6 +177,24 @@ def test_the_values_of_a_policy_make_the_same_policy_again() -> None:
     ('restart_budget', (5, 60.0)),
     ('max_worker_lifetime', [1]),
     ('log_level', 20),
+    ('memory_backend', None),
+    ('cgroup_root', b'/'),
+    ('worker_swap_max', True),
+    ('worker_pids_max', '64'),
+    ('worker_cpu_max', True),
+    ('worker_cpu_max', [1]),
+    ('worker_cpu_weight', 1.5),
+    ('user', True),
+    ('user', b'nobody'),
+    ('group', 1.5),
+    ('worker_nice', '5'),
+    ('worker_limit_nofile', 1.5),
+    ('worker_limit_nofile', True),
+    ('worker_limit_nproc', [1]),
+    ('worker_limit_core', [1]),
+    ('umask', True),
+    ('umask', 27.0),
+    ('no_new_privileges', 1),
 ])
 def test_a_value_of_the_wrong_type_is_a_type_error_that_names_the_knob_and_the_value(knob: str, value: object) -> None:
     with pytest.raises(TypeError, match=f'^{knob}: expected .*, not ') as caught:
@@ -160,6 +236,40 @@ def test_a_value_of_the_wrong_type_is_a_type_error_that_names_the_knob_and_the_v
     ('memory_poll_interval', 0.019, 'a time span of 20ms or more'),
     ('log_level', 'INFO', 'one of debug, info, warning, error, critical'),
     ('log_format', 'xml', 'one of text, json'),
+    ('memory_backend', 'psi', 'one of auto, cgroup, rss'),
+    ('cgroup_root', 'system.slice', 'an absolute path'),
+    ('cgroup_root', '/a\0', 'an absolute path'),
+    ('worker_swap_max', -1, 'a size'),
+    ('worker_pids_max', 0, 'a whole number, 1 or more'),
+    ('worker_cpu_max', '1.5', 'a percentage of one core, from 1% on'),
+    ('worker_cpu_max', '0.9%', 'a percentage of one core, from 1% on'),
+    ('worker_cpu_max', '-5%', 'a percentage of one core, from 1% on'),
+    ('worker_cpu_max', math.nan, 'a percentage of one core, from 1% on'),
+    ('worker_cpu_max', 10_001, 'a percentage of one core, from 1% on'),
+    ('worker_cpu_weight', 0, 'a whole number from 1 to 10000'),
+    ('worker_io_weight', 10_001, 'a whole number from 1 to 10000'),
+    ('pool_memory_max', 0, 'a size above 0'),
+    ('user', '', 'a name or a number'),
+    ('user', '-1', 'a name or a number'),
+    ('user', 4294967295, 'a name or a number'),
+    ('user', '1' * 30, 'a name or a number'),
+    ('user', 'a:b', 'a name or a number'),
+    ('user', 'a b', 'a name or a number'),
+    ('group', 'a\nb', 'a name or a number'),
+    ('worker_nice', 20, 'a whole number from -20 to 19'),
+    ('worker_nice', -21, 'a whole number from -20 to 19'),
+    ('worker_limit_nofile', '1024:', 'a number, SOFT:HARD, or infinity'),
+    ('worker_limit_nofile', '1:2:3', 'a number, SOFT:HARD, or infinity'),
+    ('worker_limit_nofile', '1K', 'a number, SOFT:HARD, or infinity'),
+    ('worker_limit_nofile', -1, 'a number, SOFT:HARD, or infinity'),
+    ('worker_limit_nproc', 2**63, 'a number, SOFT:HARD, or infinity'),
+    ('worker_limit_stack', '8m', 'a size, SOFT:HARD, or infinity'),
+    ('worker_limit_cpu', '', 'a time span, SOFT:HARD, or infinity'),
+    ('umask', '28', 'an octal number of at most 777'),
+    ('umask', '', 'an octal number of at most 777'),
+    ('umask', '1000', 'an octal number of at most 777'),
+    ('umask', '0o27', 'an octal number of at most 777'),
+    ('umask', -1, 'an octal number of at most 777'),
 ])
 def test_a_value_that_can_not_be_is_a_value_error_that_names_the_knob_the_value_and_what_is_expected(
     knob: str, value: object, expected: str,
@@ -172,9 +282,12 @@ def test_a_value_that_can_not_be_is_a_value_error_that_names_the_knob_the_value_
 
 
 def test_the_longest_restart_delay_is_not_below_the_first() -> None:
-    with pytest.raises(BadValue, match=r'^restart_max_delay: expected at least the restart delay \(1min\), not 30s$'):
-        policy(restart_delay=60)
-    assert policy(restart_delay=60, restart_max_delay=60).restart_max_delay == 60.0
+    with pytest.raises(BadValue, match=r'^restart_max_delay: expected at least the restart delay \(1min\), not 20s$'):
+        policy(restart_delay=60, restart_max_delay=20)
+
+
+def test_a_first_restart_delay_over_the_longest_by_default_is_the_longest() -> None:
+    assert policy(restart_delay=60).restart_max_delay == 60
 
 
 def test_the_memory_mark_is_not_above_the_memory_limit() -> None:
@@ -182,6 +295,47 @@ def test_the_memory_mark_is_not_above_the_memory_limit() -> None:
         policy(worker_memory_high='2M', max_worker_memory_usage='1M')
     assert policy(worker_memory_high='1M', max_worker_memory_usage='1M').worker_memory_high == 1024**2
     assert policy(worker_memory_high='2M').max_worker_memory_usage is None
+
+
+def test_a_memory_limit_for_the_whole_pool_is_not_for_the_backend_that_looks_at_rss() -> None:
+    with pytest.raises(BadValue, match=r'^pool_memory_max: expected a memory backend of auto or cgroup, not rss'):
+        policy(pool_memory_max='1G', memory_backend='rss')
+    assert policy(pool_memory_max='1G', memory_backend='cgroup').pool_memory_max == 1024**3
+
+
+@pytest.mark.parametrize('limit', ['4096:1024', 'infinity:1024'])
+def test_a_soft_limit_is_not_above_the_hard_one(limit: str) -> None:
+    with pytest.raises(BadValue, match=f'^worker_limit_nofile: expected .* at most the hard one, not {limit}$'):
+        policy(worker_limit_nofile=limit)
+
+
+@pytest.mark.parametrize(('soft', 'hard', 'error'), [
+    (True, 1, TypeError),
+    ('1', 1, TypeError),
+    (-1, 1, ValueError),
+    (None, 1, ValueError),
+])
+def test_a_limit_is_two_whole_numbers_or_none_for_infinity(soft: Any, hard: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r'^expected '):
+        Limit(soft, hard)
+
+
+@pytest.mark.parametrize('limit', [Limit(5, 5), Limit(5, 90), Limit(5, None), Limit(None, None)])
+@pytest.mark.parametrize('knob', ['worker_limit_nofile', 'worker_limit_core', 'worker_limit_cpu'])
+def test_a_limit_is_written_as_its_flag_takes_it(knob: str, limit: Limit) -> None:
+    assert getattr(policy(**{knob: str(limit)}), knob) == limit
+
+
+@pytest.mark.parametrize(('knob', 'value', 'shown'), [
+    ('umask', 0o7, '007'),
+    ('worker_cpu_max', 1.5, '150%'),
+    ('worker_cpu_max', 0.29, '29%'),
+    ('worker_swap_max', 0, '0'),
+    ('user', None, 'inherit'),
+])
+def test_a_value_is_shown_as_its_flag_takes_it(knob: str, value: object, shown: str) -> None:
+    assert KNOBS[knob].kind.show(value) == shown
+    assert getattr(policy(**{knob: shown}), knob) == value
 
 
 def test_a_knob_that_does_not_exist_is_a_type_error() -> None:

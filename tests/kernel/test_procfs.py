@@ -340,3 +340,30 @@ def is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_the_environment_of_a_process_is_readable_unless_it_is_gone(fork: Fork) -> None:
+    process = fork(sleep_for_ever)
+    assert procfs.environ_is_readable(process.pid)
+
+    process.signal(signal.SIGKILL)
+    assert process.exited(DEADLINE)
+    process.reap()
+    assert not procfs.environ_is_readable(process.pid)
+
+
+def test_the_permitted_capabilities_are_a_set_of_bits_none_for_another_than_root() -> None:
+    def capabilities() -> list[int]:
+        before = procfs.permitted_capabilities()
+        if os.geteuid() == 0:
+            os.setresuid(65534, 65534, 65534)
+        return [before, procfs.permitted_capabilities()]
+
+    before, after = in_child(capabilities)
+    assert before == int(own_capabilities(), 16)
+    assert after == 0
+
+
+def own_capabilities() -> str:
+    with open('/proc/self/status') as file:
+        return file.read().partition('CapPrm:')[2].split()[0]

@@ -223,12 +223,15 @@ def pool(
     log_level: str = 'debug',
     environ: Mapping[str, str] | None = None,
     command: Sequence[str] = ('-m', 'sergeant_linux.supervisor'),
+    python: Sequence[str] = (sys.executable,),
+    uid: int | None = None,
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
     **flags: Flag,
 ) -> Iterator[Pool]:
     """Run a pool in `folder`; `worker` is the source of its worker module, None leaves what is there.
 
+    python: the interpreter, and what starts it. uid: run the supervisor as this user, and the group of that number.
     flags: any other flag by its name (`timeout_stop=2`, `preload=True`, `preload_module=['json']`).
     """
     if worker is not None:
@@ -243,7 +246,7 @@ def pool(
         **flags,
     }
     process = subprocess.Popen(
-        [sys.executable, *command, *command_line(all_flags)],
+        [*python, *command, *command_line(all_flags)],
         cwd=folder,
         # PYTHONUNBUFFERED would make several writes of one print, with others' in between
         env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '', MARK: mark} | dict(environ or {}),
@@ -251,6 +254,9 @@ def pool(
         stdout=stdout,
         stderr=stderr,
         start_new_session=True,
+        user=uid,
+        group=uid,
+        extra_groups=None if uid is None else [],
     )
     running = Pool(process, mark)
     try:

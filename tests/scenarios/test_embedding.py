@@ -423,6 +423,7 @@ def test_a_logger_of_the_programs_gets_every_record_with_the_ancestors_extra(tmp
         'max_worker_memory_usage': 10**9,
     }
     assert [record[2] for record in records] == [extra] * len(records)
+    assert 'memory is bounded' in records.pop(0)[1]
     messages = [record[1] for record in records]
     assert 'spawned a new worker' in messages[0]
     assert 'has requested to respawn' in messages[1]

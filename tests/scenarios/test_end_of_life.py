@@ -198,7 +198,8 @@ def test_the_text_log_has_the_ancestors_lines(tmp_path: Path) -> None:
         line = re.compile(rf'\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d Supervisor   {running.pid} INFO     (.+)')
         matches = [line.fullmatch(each) for each in running.lines]
         assert None not in matches, running.lines
-        said = [match[1] for match in matches if match is not None]
+        backend, *said = [match[1] for match in matches if match is not None]
+        assert backend.startswith('memory is bounded')
         pids = dict.fromkeys(re.findall(r'(?:worker\(|pid: )(\d+)', '\n'.join(said)))
         first, second = pids
         assert said == [

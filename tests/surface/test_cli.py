@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sergeant_linux.cli import parse_run
-from sergeant_linux.core.policy import Budget, Knob, Policy
+from sergeant_linux.core.policy import Budget, Knob, Limit, Policy
 
 REQUIRED = ['--concurrent-workers=4', '--worker-class=Worker', '--worker-module=crawl_worker']
 PROG = 'sergeant-linux run'
@@ -69,6 +69,30 @@ def test_the_ancestors_command_line_is_all_that_is_needed() -> None:
     (['--memory-poll-interval=100ms'], {'memory_poll_interval': 0.1}),
     (['--log-level=debug'], {'log_level': 'debug'}),
     (['--log-format=json'], {'log_format': 'json'}),
+    (['--memory-backend=cgroup'], {'memory_backend': 'cgroup'}),
+    (['--cgroup-root=/sys/fs/cgroup/a.slice'], {'cgroup_root': '/sys/fs/cgroup/a.slice'}),
+    (['--worker-swap-max=64M'], {'worker_swap_max': 64 * 1024**2}),
+    (['--worker-pids-max=64'], {'worker_pids_max': 64}),
+    (['--worker-pids-max=off'], {'worker_pids_max': None}),
+    (['--worker-cpu-max=150%'], {'worker_cpu_max': 1.5}),
+    (['--worker-cpu-weight=50'], {'worker_cpu_weight': 50}),
+    (['--worker-io-weight=200'], {'worker_io_weight': 200}),
+    (['--pool-memory-max=1G'], {'pool_memory_max': 1024**3}),
+    (['--user=65534'], {'user': '65534'}),
+    (['--group=0'], {'group': '0'}),
+    (['--worker-nice', '-5'], {'worker_nice': -5}),
+    (['--worker-limit-nofile=1024:4096'], {'worker_limit_nofile': Limit(1024, 4096)}),
+    (['--worker-limit-nproc=infinity'], {'worker_limit_nproc': Limit(None, None)}),
+    (['--worker-limit-core=0'], {'worker_limit_core': Limit(0, 0)}),
+    (['--worker-limit-memlock=64K'], {'worker_limit_memlock': Limit(64 * 1024, 64 * 1024)}),
+    (['--worker-limit-stack=8M:infinity'], {'worker_limit_stack': Limit(8 * 1024**2, None)}),
+    (['--worker-limit-fsize=1G'], {'worker_limit_fsize': Limit(1024**3, 1024**3)}),
+    (['--worker-limit-data=1G'], {'worker_limit_data': Limit(1024**3, 1024**3)}),
+    (['--worker-limit-cpu=1min'], {'worker_limit_cpu': Limit(60, 60)}),
+    (['--umask=027'], {'umask': 0o027}),
+    (['--umask=inherit'], {'umask': None}),
+    (['--no-new-privileges'], {'no_new_privileges': True}),
+    (['--no-no-new-privileges'], {'no_new_privileges': False}),
     (['--timeout-stop=1', '--timeout-stop=2'], {'timeout_stop': 2.0}),
 ])
 def test_every_knob_has_its_flag(argv: list[str], knobs: dict[str, Any]) -> None:
@@ -100,6 +124,27 @@ def test_every_knob_can_come_from_the_environment() -> None:
         'SERGEANT_LINUX_MEMORY_POLL_INTERVAL': '11',
         'SERGEANT_LINUX_LOG_LEVEL': 'error',
         'SERGEANT_LINUX_LOG_FORMAT': 'json',
+        'SERGEANT_LINUX_MEMORY_BACKEND': 'cgroup',
+        'SERGEANT_LINUX_CGROUP_ROOT': '/a',
+        'SERGEANT_LINUX_WORKER_SWAP_MAX': '12',
+        'SERGEANT_LINUX_WORKER_PIDS_MAX': '13',
+        'SERGEANT_LINUX_WORKER_CPU_MAX': '14%',
+        'SERGEANT_LINUX_WORKER_CPU_WEIGHT': '15',
+        'SERGEANT_LINUX_WORKER_IO_WEIGHT': '16',
+        'SERGEANT_LINUX_POOL_MEMORY_MAX': '17',
+        'SERGEANT_LINUX_USER': '0',
+        'SERGEANT_LINUX_GROUP': '0',
+        'SERGEANT_LINUX_WORKER_NICE': '18',
+        'SERGEANT_LINUX_WORKER_LIMIT_NOFILE': '19',
+        'SERGEANT_LINUX_WORKER_LIMIT_NPROC': '20:21',
+        'SERGEANT_LINUX_WORKER_LIMIT_CORE': 'infinity',
+        'SERGEANT_LINUX_WORKER_LIMIT_MEMLOCK': '1K',
+        'SERGEANT_LINUX_WORKER_LIMIT_STACK': '2K',
+        'SERGEANT_LINUX_WORKER_LIMIT_FSIZE': '3K',
+        'SERGEANT_LINUX_WORKER_LIMIT_DATA': '4K',
+        'SERGEANT_LINUX_WORKER_LIMIT_CPU': '1min',
+        'SERGEANT_LINUX_UMASK': '022',
+        'SERGEANT_LINUX_NO_NEW_PRIVILEGES': '1',
     }
     assert set(environ) == {knob.variable for knob in KNOBS.values()}
     assert parse_run([], environ, PROG) == Policy(
@@ -108,6 +153,12 @@ def test_every_knob_can_come_from_the_environment() -> None:
         timeout_drain=3.0, restart_delay=4.0, restart_max_delay=5.0, restart_reset=6.0, restart_budget=Budget(7, 8.0),
         max_worker_lifetime=9.0, max_worker_lifetime_jitter=10.0, worker_memory_high=48 * 1024**2,
         memory_measure='pss', memory_poll_interval=11.0, log_level='error', log_format='json',
+        memory_backend='cgroup', cgroup_root='/a', worker_swap_max=12, worker_pids_max=13, worker_cpu_max=0.14,
+        worker_cpu_weight=15, worker_io_weight=16, pool_memory_max=17, user='0', group='0', worker_nice=18,
+        worker_limit_nofile=Limit(19, 19), worker_limit_nproc=Limit(20, 21), worker_limit_core=Limit(None, None),
+        worker_limit_memlock=Limit(1024, 1024), worker_limit_stack=Limit(2048, 2048),
+        worker_limit_fsize=Limit(3072, 3072), worker_limit_data=Limit(4096, 4096), worker_limit_cpu=Limit(60, 60),
+        umask=0o22, no_new_privileges=True,
     )
 
 
@@ -156,7 +207,7 @@ def test_what_is_required_and_not_given_is_named_with_its_variable(capsys: pytes
      "--preload-module: expected the name of a module, as in `import package.module`, not 'a..b'"),
     (['--timeout-stop=0'], "--timeout-stop: expected a time span above 0, not '0'"),
     (['--spawn=thread'], "--spawn: expected one of fork, exec, not 'thread'"),
-    (['--restart-delay=1min'], '--restart-max-delay: expected at least the restart delay (1min), not 30s'),
+    (['--restart-delay=1min', '--restart-max-delay=30.5'], '--restart-max-delay: expected at least the restart delay (1min), not 30.5s'),
 ])
 def test_a_bad_value_is_told_with_its_flag_and_what_is_expected(
     capsys: pytest.CaptureFixture[str], argv: list[str], said: str,
