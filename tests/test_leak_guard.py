@@ -12,7 +12,7 @@ LEAKS = {
     'os.fork() or os._exit(0)': '*zombie * (child of *',
     # Popen is made to believe that its process has ended, and so does not warn by itself
     'subprocess.Popen(["sleep", "3600"]).returncode = 0': '*process * (child of *): sleep 3600',
-    'subprocess.run("setsid sleep 3601 > /dev/null 2>&1 &", shell=True)': '*process * (child of *): sleep 3601',
+    'subprocess.run("setsid sleep 3601 > /dev/null 2>&1 & sleep 0.1", shell=True)': '*process * (child of *): sleep 3601',
     'signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])': '*mask was set(), is {*SIGUSR1*',
     'signal.signal(signal.SIGUSR2, lambda *_: None)': '*handler of SIGUSR2 was *SIG_DFL*, is <function *',
     'signal.set_wakeup_fd(os.eventfd(0, os.EFD_NONBLOCK))': '*wakeup fd was -1, is *',

@@ -30,6 +30,9 @@ class Interrupter:
         self._work = worker.work
         self._lock = threading.Lock()
         self._inside: set[int] = set()
+        self._pushing = threading.Lock()
+        self._push_tasks = worker.push_tasks
+        worker.push_tasks = self._push_in_turn
         self.interrupted = False
         stop = sys.modules['sergeant.worker'].WorkerStop
         self._interruption: type[BaseException] = type('Interruption', (stop,), {})  # no WorkerStop of the task's own
@@ -52,6 +55,16 @@ class Interrupter:
             if task is not None:
                 self._worker.push_tasks(kwargs_list=[task.kwargs], priority='HIGH')
             raise
+
+    def _push_in_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Push tasks, one thread at a time.
+
+        A stop makes many threads put tasks back at once. The local broker has one SQLite connection for all of them,
+        and Python 3.12 and newer may give two threads the same prepared statement: one task would be put back twice,
+        the other lost.
+        """
+        with self._pushing:
+            return self._push_tasks(*args, **kwargs)
 
     def _interruptible(self, ident: int, args: Any, kwargs: Any) -> Any:
         try:
