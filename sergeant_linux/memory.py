@@ -86,8 +86,11 @@ class MemoryWatch:
         """Look at every life that is due and return what was found."""
         found: list[FoundOut] = []
         for life in self._looks.elapse(now):
-            with suppress(OSError):
+            try:
                 measured = self._read(life, now)
+            except OSError:  # no free descriptor, or it is just ending: its end will disarm this
+                self._look_again_later(life, now)
+            else:
                 if measured is not None:
                     found += self._take_in(life, measured, now)
         return found
@@ -96,6 +99,9 @@ class MemoryWatch:
         """Let go of everything."""
         for life in list(self._gauges):
             self.forget(life)
+
+    def _look_again_later(self, life: int, now: float) -> None:
+        self._looks.arm(life, now + self._gauges[life].ceiling)
 
     def _take_in(self, life: int, measured: int, now: float) -> list[FoundOut]:
         gauge = self._gauges[life]
@@ -202,7 +208,7 @@ class MeterWatch(MemoryWatch):
                 self.socket.send(json.dumps([life, self._pids[life]]).encode(), socket.MSG_NOSIGNAL)
                 self._asked.add(life)
             except OSError:
-                self._looks.arm(life, now + self.policy.memory_poll_interval)
+                self._look_again_later(life, now)
         return None
 
     def hear(self, now: float) -> list[FoundOut] | None:
@@ -221,11 +227,13 @@ class MeterWatch(MemoryWatch):
             life, measured = json.loads(data)
             if life in self._asked:
                 self._asked.discard(life)
-                if measured is not None:
+                if measured is None:  # it could not be read just now
+                    self._look_again_later(life, now)
+                else:
                     found += self._take_in(life, measured, now)
 
     def stop_meter(self) -> None:
-        """End the meter and let go of it; whom it was asked about is asked about again."""
+        """End the meter and let go of it."""
         if self.process is not None:
             self.process.signal(signal.SIGKILL)
             self.process.exited(1.0)
@@ -237,10 +245,10 @@ class MeterWatch(MemoryWatch):
         self.process = self.socket = None
 
     def meter_ended(self, now: float) -> None:
-        """The meter is gone: ask its successor, when there is one."""
+        """The meter is gone: ask its successor, when there is one, for what this one has not answered."""
         self.stop_meter()
         for life in self._asked:
-            self._looks.arm(life, now + self.policy.memory_poll_interval)
+            self._look_again_later(life, now)
         self._asked.clear()
 
     def close(self) -> None:
