@@ -9,7 +9,8 @@ name (the backend `cgroup`, a limit that takes a controller) and isn't to be had
 weaker. `rss` leaves cgroups alone altogether. A measure other than RSS is a wish for polling.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from sergeant_linux.core.policy import Policy
@@ -18,6 +19,14 @@ from sergeant_linux.leaves import Limits
 
 PERIOD: Final = 100_000
 """cpu.max's default period, in microseconds."""
+
+LEAF_KNOBS: Final[dict[str, tuple[str, str, Callable[[float], str]]]] = {
+    'worker_pids_max': ('pids', 'pids.max', str),
+    'worker_cpu_max': ('cpu', 'cpu.max', lambda cores: f'{max(1000, round(cores * PERIOD))} {PERIOD}'),
+    'worker_cpu_weight': ('cpu', 'cpu.weight', str),
+    'worker_io_weight': ('io', 'io.weight', lambda weight: f'default {weight}'),
+}
+"""The knobs that are one file of a leaf each: the controller they take, the file, and the value as it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +98,11 @@ def limits_of(policy: Policy) -> Limits:
     if policy.pool_memory_max is not None:
         needed.add('memory')
         pool['memory.max'] = str(policy.pool_memory_max)
-    if policy.worker_pids_max is not None:
-        needed.add('pids')
-        required['pids.max'] = str(policy.worker_pids_max)
-    if policy.worker_cpu_max is not None:
-        needed.add('cpu')
-        required['cpu.max'] = f'{max(1000, round(policy.worker_cpu_max * PERIOD))} {PERIOD}'
-    if policy.worker_cpu_weight is not None:
-        needed.add('cpu')
-        required['cpu.weight'] = str(policy.worker_cpu_weight)
-    if policy.worker_io_weight is not None:
-        needed.add('io')
-        required['io.weight'] = f'default {policy.worker_io_weight}'
+    for name, (controller, file, as_text) in LEAF_KNOBS.items():
+        value = getattr(policy, name)
+        if value is not None:
+            needed.add(controller)
+            required[file] = as_text(value)
     return Limits(required, optional, frozenset(needed), pool)
 
 
@@ -110,12 +112,11 @@ def _or_max(value: int | None) -> str:
 
 def _asked(policy: Policy) -> str:
     """Return the flags that take a controller, as they were written."""
-    asked = {
-        '--memory-backend=cgroup': policy.memory_backend == 'cgroup',
-        '--pool-memory-max': policy.pool_memory_max is not None,
-        '--worker-pids-max': policy.worker_pids_max is not None,
-        '--worker-cpu-max': policy.worker_cpu_max is not None,
-        '--worker-cpu-weight': policy.worker_cpu_weight is not None,
-        '--worker-io-weight': policy.worker_io_weight is not None,
-    }
-    return ', '.join(flag for flag, is_asked in asked.items() if is_asked)
+    asked = ['--memory-backend=cgroup'] if policy.memory_backend == 'cgroup' else []
+    names = ('pool_memory_max', *LEAF_KNOBS)
+    asked += [
+        each.metadata['knob'].flag
+        for each in fields(policy)
+        if each.name in names and getattr(policy, each.name) is not None
+    ]
+    return ', '.join(asked)

@@ -5,7 +5,7 @@ delivered only if the dying supervisor could have sent that signal itself, as ki
 CAP_KILL, or to its own uid; else the worker silently lives on. /proc/PID/environ, by which stragglers are found, and
 smaps_rollup are for those who may ptrace(2) the process: for another uid that takes CAP_SYS_PTRACE (or, on newer
 kernels, CAP_PERFMON: seen on 6.18), which root lacks in a container of Docker's.
-Consequence: names are looked up once, here, before there are workers; the fork server gets numbers. What the kernel
+Consequence: names are looked up here, before there are workers; the fork server gets numbers. What the kernel
 will allow is not worked out from uids and capabilities (there are user namespaces, seccomp filters and security modules
 too) but tried: a process takes the conditions on, and the supervisor looks whether it can still signal it and read it.
 What can't be ends the supervisor before it has begun.

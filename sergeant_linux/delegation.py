@@ -10,6 +10,7 @@ made and removed.
 Price: a delegation that is marked in no way (OpenRC, runit, old systemd) must be named: --cgroup-root.
 """
 
+import errno
 import os
 import secrets
 from dataclasses import dataclass
@@ -114,11 +115,11 @@ def probe(cgroup: Cgroup) -> None:
         trial.remove()
     except OSError as error:
         remedy = None
-        if error.errno == 30:
+        if error.errno == errno.EROFS:
             remedy = (
                 'make it writable (docker: --security-opt writable-cgroups=true; '
                 'podman: --security-opt unmask=/sys/fs/cgroup; systemd: no ProtectControlGroups=)'
             )
-        elif error.errno in (1, 13):
+        elif error.errno in (errno.EPERM, errno.EACCES):
             remedy = 'add Delegate=yes to the unit, or start with: systemd-run --user --scope -p Delegate=yes …'
         raise NotOurs(f'cannot make a cgroup in {cgroup.path} ({explain(error)})', remedy) from None

@@ -31,7 +31,9 @@ from sergeant_linux.delegation import SUPERVISOR, Home, NotOurs
 from sergeant_linux.kernel.cgroup import Cgroup, explain
 
 POOL_PREFIX: Final = 'sergeant-'
-PREDECESSOR_PATIENCE: Final = 2.0
+FOLDER_PATIENCE: Final = 2.0
+"""Seconds that the kernel is given to let go of what was killed in a pool's folder."""
+
 MOVE_ATTEMPTS: Final = 100
 
 
@@ -104,9 +106,8 @@ class Leaf:
         """Return the pids in it and in what a worker may have made below."""
         found: set[int] = set()
         with suppress(OSError):
-            found.update(self.cgroup.processes())
-            for child in self.cgroup.children():
-                found.update(child.processes())
+            for each in self.cgroup.walk_down():
+                found.update(each.processes())
         return found
 
     def kill(self) -> None:
@@ -117,14 +118,9 @@ class Leaf:
     def remove_if_empty(self) -> bool:
         """Remove it if nothing is left in it; False when something is, or the kernel has not let go yet."""
         try:
-            if self.cgroup.is_populated():
-                return False
-            remove_tree(self.cgroup)
-        except FileNotFoundError:
-            return True
-        except OSError:
+            return not self.cgroup.is_populated() and removed(self.cgroup)
+        except OSError:  # no free descriptor to look with
             return False
-        return True
 
 
 class Leaves:
@@ -134,19 +130,13 @@ class Leaves:
         """Take the home into use. Raises `NotOurs` when it can't be, and then nothing has changed."""
         self.home = home
         self._limits = limits
-        self._moved: list[int] = []
+        self._has_moved = False
         self._enabled: frozenset[str] = frozenset()
-        available = home.cgroup.controllers()
-        missing = limits.needed - available
-        if missing:
-            raise NotOurs(
-                f'the controller {", ".join(sorted(missing))} is not available in {home.cgroup.path}',
-                f'add Delegate={" ".join(sorted(limits.needed))} to the unit',
-            )
-        wanted = limits.needed | ({'memory'} & available)
-        self.has_memory = 'memory' in available
-        clean_up_predecessors(home.cgroup)
         try:
+            available = home.cgroup.controllers()
+            wanted = limits.needed | ({'memory'} & available)
+            self.has_memory = 'memory' in available
+            clean_up_predecessors(home.cgroup)
             self._enable(wanted - home.cgroup.enabled())
             self.pool, self._lock = self._make_pool(name)
             try:
@@ -181,7 +171,7 @@ class Leaves:
             for pid in processes:
                 with suppress(ProcessLookupError):
                     leaf.write('cgroup.procs', pid)
-                    self._moved.append(pid)
+                    self._has_moved = True
 
     def _make_pool(self, name: str) -> tuple[Cgroup, int]:
         """Make the pool's folder and lock it. A neighbour that is cleaning up may take it for a dead one's before it
@@ -224,11 +214,7 @@ class Leaves:
     def close(self) -> None:
         """Remove the pool's folder (its leaves are gone or going), and give the home back as it was if no neighbour
         uses it."""
-        deadline = time.monotonic() + PREDECESSOR_PATIENCE
-        with suppress(OSError):
-            self.pool.kill()
-        while not _removed(self.pool) and time.monotonic() < deadline:
-            time.sleep(0.002)
+        end(self.pool)
         os.close(self._lock)
         self._undo()
 
@@ -240,7 +226,7 @@ class Leaves:
                 return
             if self._enabled:
                 home.write('cgroup.subtree_control', ' '.join(f'-{name}' for name in sorted(self._enabled)))
-            if self._moved:
+            if self._has_moved:
                 leaf = home.child(SUPERVISOR)
                 for pid in leaf.processes():
                     home.write('cgroup.procs', pid)
@@ -256,24 +242,32 @@ def clean_up_predecessors(home: Cgroup) -> None:
             lock = os.open(pool.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                pool.kill()
-                deadline = time.monotonic() + PREDECESSOR_PATIENCE
-                while not _removed(pool) and time.monotonic() < deadline:
-                    time.sleep(0.002)
+                end(pool)
             finally:
                 os.close(lock)
 
 
-def remove_tree(cgroup: Cgroup) -> None:
-    """Remove a cgroup and all below it (a worker may have made some). Raises OSError while anything is populated."""
-    for child in cgroup.children():
-        remove_tree(child)
-    cgroup.remove()
+def end(pool: Cgroup) -> None:
+    """Kill what is in a pool's folder, and remove it as soon as the kernel lets it go, within `FOLDER_PATIENCE`.
 
-
-def _removed(cgroup: Cgroup) -> bool:
+    Another user's is left alone.
+    """
+    deadline = time.monotonic() + FOLDER_PATIENCE
     try:
-        remove_tree(cgroup)
+        pool.kill()
+    except PermissionError:
+        return
+    except OSError:  # it is gone, or this kernel has no cgroup.kill: what is empty can be removed all the same
+        pass
+    while not removed(pool) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def removed(cgroup: Cgroup) -> bool:
+    """Remove a cgroup and all below it (a worker may have made some); False while anything in it is populated."""
+    try:
+        for each in cgroup.walk_down():
+            each.remove()
     except FileNotFoundError:
         return True
     except OSError:

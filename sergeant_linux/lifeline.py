@@ -42,7 +42,7 @@ class Lifeline:
         self.leaf = leaf
         self.populated: set[str] = set()
         self.process: PidRef | None = None
-        self.grave: int | None = None
+        self.undertakers_entry: int | None = None
         self.malformed = 0
         self._report: FinalReport | None = None
 
@@ -112,8 +112,8 @@ class Lifeline:
         memory = cpu_seconds = stat = None
         with suppress(OSError):  # no free descriptor (EMFILE, ENFILE): what can't be read is not known
             memory = self.leaf.evidence() if self.leaf is not None else None
-            cpu_seconds = self._cpu_seconds()
             stat = procfs.read_stat(self.process.pid)
+            cpu_seconds = self._cpu_seconds(stat)
         if stat is not None and stat.session == stat.pid:
             with suppress(OSError):  # all at once, so that nothing in its group escapes by forking
                 os.killpg(stat.pid, signal.SIGKILL)  # noqa: TID251  # the zombie still holds the number of its group
@@ -132,12 +132,10 @@ class Lifeline:
             memory=memory,
         )
 
-    def _cpu_seconds(self) -> float | None:
+    def _cpu_seconds(self, stat: procfs.Stat | None) -> float | None:
         """Return what the life has used: all that ran in its leaf, or else the worker alone."""
         if self.leaf is not None and (used := self.leaf.cpu_seconds()) is not None:
             return round(used, 3)
-        assert self.process is not None
-        stat = procfs.read_stat(self.process.pid)
         return round(stat.cpu_seconds, 3) if stat is not None else None
 
     def close(self) -> None:

@@ -236,7 +236,7 @@ class Loop:
             del self._unborn[lifeline.number]
             self._alive[lifeline.number] = self._by_pid[process.pid] = lifeline
             self._poller.register(process, partial(self._on_exit, lifeline))
-            lifeline.grave = self._undertaker.enter(process.pid)
+            lifeline.undertakers_entry = self._undertaker.enter(process.pid)
             self._memory.watch(lifeline.number, process.pid, lifeline.leaf, time.monotonic())
             self._fork_server.settled(lifeline.number)
             self._happened(Spawned(lifeline.number, process.pid))
@@ -571,8 +571,8 @@ class Loop:
         lifeline.populated.discard(where)
         if not lifeline.populated:
             del self._dead[life]
-            if lifeline.grave is not None:
-                self._undertaker.leave(lifeline.grave)
+            if lifeline.undertakers_entry is not None:
+                self._undertaker.leave(lifeline.undertakers_entry)
             self._happened(Unpopulated(life))
 
     def _known_pids(self) -> frozenset[int]:

@@ -189,6 +189,12 @@ class Cgroup:
         """SIGKILL everything in it and below (since Linux 5.14), frozen or not, also what forks meanwhile."""
         self.write('cgroup.kill', 1)
 
+    def walk_down(self) -> Iterator['Cgroup']:
+        """Yield what is below it, the lowest first, and it last: the order in which they can be removed."""
+        for child in self.children():
+            yield from child.walk_down()
+        yield self
+
     def walk_up(self) -> Iterator['Cgroup']:
         """Yield it and what is above, as far as the mount shows."""
         here: Cgroup | None = self
