@@ -48,6 +48,6 @@ def rate(number: float | None) -> str:
 def _short(number: float, base: int) -> str:
     for suffix in ('', 'K', 'M', 'G', 'T'):
         if round(number, 1) < base or suffix == 'T':
-            return f'{number:.0f}{suffix}' if number >= 100 or number == int(number) else f'{number:.1f}{suffix}'
+            return f'{number:.0f}{suffix}' if number >= 100 else f'{round(number, 1):g}{suffix}'
         number /= base
     raise AssertionError('unreachable')

@@ -18,7 +18,8 @@ from sergeant_linux.verbs.parser import Parser
 from sergeant_linux.verbs.pool import DONE, say_object
 
 HELP: Final = """\
-A pool that does not answer is listed with the reason. READY is of how many that are wanted, MEM what the workers take.
+A pool that does not answer is listed with the reason. READY is so many of so
+many that are wanted, MEM what all workers take.
 
 exit status:
     0  done, also where there is none

@@ -220,7 +220,8 @@ def _memory(status: Mapping[str, Any]) -> str:
         )
         if memory.get(key) is not None
     ]
-    return ', '.join([f'{figures.size(sum(known) if known else None)} in all', *(bounds or ['no limit'])])
+    taken = [f'{figures.size(sum(known))} in all'] if known else []
+    return ', '.join([*taken, *(bounds or ['no limit'])])
 
 
 def _lives(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
