@@ -3,12 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sergeant_linux.client import Client, PoolError
     from sergeant_linux.supervisor import Supervisor
     from sergeant_linux.worker.ready import ready
 
-__all__ = ['Supervisor', 'ready']
+__all__ = ['Client', 'PoolError', 'Supervisor', 'ready']
 
-_HOMES = {'Supervisor': 'sergeant_linux.supervisor', 'ready': 'sergeant_linux.worker.ready'}
+_HOMES = {
+    'Client': 'sergeant_linux.client',
+    'PoolError': 'sergeant_linux.client',
+    'Supervisor': 'sergeant_linux.supervisor',
+    'ready': 'sergeant_linux.worker.ready',
+}
 
 
 def __getattr__(name: str) -> Any:

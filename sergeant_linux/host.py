@@ -21,11 +21,12 @@ from sergeant_linux.kernel.signals import SignalInbox
 
 STOP: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 KILL: Final = frozenset({signal.SIGQUIT})
+RELOAD: Final = frozenset({signal.SIGHUP})
 STATUS: Final = frozenset({signal.SIGUSR1})
 MORE: Final = frozenset({signal.SIGTTIN})
 FEWER: Final = frozenset({signal.SIGTTOU})
-HARMLESS: Final = frozenset({signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR2})
-"""Signals that would end the process by default, and must not: a closed terminal or pipe is no reason to stop."""
+HARMLESS: Final = frozenset({signal.SIGPIPE, signal.SIGUSR2})
+"""Signals that would end the process by default, and must not: a closed pipe is no reason to stop."""
 
 
 SPARED: Final = -900
@@ -44,7 +45,7 @@ class Host:
     def __init__(self, *, is_ours: bool) -> None:
         """is_ours: the process is a command of ours, with no other children than ours and what falls to them."""
         check_pidfd()
-        taken = STOP | KILL | STATUS | MORE | FEWER | HARMLESS
+        taken = STOP | KILL | RELOAD | STATUS | MORE | FEWER | HARMLESS
         self.is_ours = is_ours
         try:
             self.inbox = SignalInbox(taken | {signal.SIGCHLD} if is_ours else taken)

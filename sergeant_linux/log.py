@@ -26,6 +26,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, Literal
 
+from sergeant_linux.recent import utc
+
 LOGGER_NAME: Final = 'Supervisor'
 """The ancestor's; people have filters and handlers on it."""
 
@@ -262,7 +264,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
         told: dict[str, object] = {
-            'time': _utc(record.created),
+            'time': utc(record.created),
             'level': record.levelname.lower(),
             'logger': record.name,
             'process': record.process,
@@ -277,11 +279,6 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             told['traceback'] = self.formatException(record.exc_info)
         return json.dumps(_plain(told), allow_nan=False)
-
-
-def _utc(seconds: float) -> str:
-    whole, milliseconds = divmod(int(seconds * 1000), 1000)
-    return f'{time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))}.{milliseconds:03}Z'
 
 
 def _plain(value: object, outer: tuple[object, ...] = ()) -> object:

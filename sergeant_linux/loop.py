@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import partial
@@ -25,33 +25,36 @@ from sergeant_linux import backend, credentials
 from sergeant_linux import gate as gates
 from sergeant_linux import host as hosts
 from sergeant_linux.core.commands import (
+    FIRST_GENERATION,
     Cancel,
     Command,
     Drain,
+    EndGeneration,
     EndStragglers,
     Go,
     Kill,
     Leave,
     Spawn,
+    StartGeneration,
     Terminate,
 )
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import Exited, LifeEvent, Ready, Spawned, SpawnFailed, Unpopulated
 from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
 from sergeant_linux.core.pool import Pool
-from sergeant_linux.core.slot import CANT_LOAD
 from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.delegation import NotOurs
-from sergeant_linux.forkserver.client import ForkServer, LeftThreads, Serving
+from sergeant_linux.forkserver.client import ForkServer
+from sergeant_linux.generations import Generations
 from sergeant_linux.graves import Graves
 from sergeant_linux.kernel.cgroup import explain
-from sergeant_linux.kernel.poller import EPOLLOUT, Poller
+from sergeant_linux.kernel.poller import EPOLLOUT, Handler, Poller
 from sergeant_linux.leaves import Leaves
 from sergeant_linux.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
 from sergeant_linux.log import StderrHandler
 from sergeant_linux.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.messages import Journal
-from sergeant_linux.stragglers import FORK_SERVER, Stragglers, reap
+from sergeant_linux.stragglers import Stragglers, reap
 from sergeant_linux.undertaker import Undertaker
 
 INTERNAL_ERROR: Final = 70
@@ -63,14 +66,10 @@ HELPER_PATIENCE: Final = 10.0
 REPLACE_UNDERTAKER_AFTER: Final = 0.1
 REPLACE_METER_AFTER: Final = 1.0
 
-Handler = Callable[[int], None]
-
 
 class Errand(Enum):
     """What the loop itself has to do at some time."""
 
-    START_FORK_SERVER = 'start the fork server'
-    FORK_SERVER_OVERDUE = 'end a fork server that does not serve'
     START_UNDERTAKER = 'start the undertaker'
     START_METER = 'start the meter'
 
@@ -98,11 +97,16 @@ class Loop:
         self._pool = Pool(policy, rng)
         self._poller: Poller[Handler] = Poller()
         birth_comm = f'sgt-{token}'
-        self._fork_server = ForkServer(
-            policy, self.pool_name, birth_comm, environ, host.nofile, self._terms.conditions, rng
-        )
         self._undertaker = Undertaker(self.pool_name, environ)
         self._stragglers = Stragglers(self.pool_name, birth_comm)
+        self._generations = Generations(
+            self._pool,
+            self._poller,
+            journal,
+            lambda: ForkServer(policy, self.pool_name, birth_comm, environ, host.nofile, self._terms.conditions, rng),
+            self._obey,
+            self._stragglers,
+        )
         self._graves = Graves()
         self._leaves: Leaves | None = None
         self._memory: MemoryWatch = RssWatch(policy)
@@ -148,7 +152,7 @@ class Loop:
             self._undertaker.start(self._leaves)
         except OSError as error:
             raise hosts.CantRun(f'cannot start a process of our own: {error}') from None
-        self._start_fork_server()
+        self._generations.start(FIRST_GENERATION)
         if not self._undertaker.wait_until_at_work(HELPER_PATIENCE):
             raise hosts.CantRun('the undertaker does not come to work')
         self._watch_undertaker()
@@ -184,6 +188,7 @@ class Loop:
             self._child_ended = False
             self._reap_strangers()
         self._obey(self._pool.elapse(now))
+        self._generations.elapse(now)
         for errand in self._errands.elapse(now):
             self._run(errand)
         self._found(self._memory.look(now))
@@ -198,6 +203,7 @@ class Loop:
         deadlines = (
             self._pool.next_deadline(),
             self._errands.next(),
+            self._generations.next_errand(),
             self._memory.next_look(),
             self._graves.next_look(),
             self._stragglers.due(hurry=self._pool.stopping),
@@ -228,7 +234,7 @@ class Loop:
             process = lifeline.hear_hello()
         except Refused as refusal:
             self._drop_unborn(lifeline)
-            self._fork_server.settled(lifeline.number)
+            self._generations.settled(lifeline.number)
             self._stragglers.look_for_births()
             self._happened(SpawnFailed(lifeline.number, str(refusal)))
             return
@@ -238,7 +244,7 @@ class Loop:
             self._poller.register(process, partial(self._on_exit, lifeline))
             lifeline.undertakers_entry = self._undertaker.enter(process.pid)
             self._memory.watch(lifeline.number, process.pid, lifeline.leaf, time.monotonic())
-            self._fork_server.settled(lifeline.number)
+            self._generations.settled(lifeline.number)
             self._happened(Spawned(lifeline.number, process.pid))
 
     def _hear(self, lifeline: Lifeline, at_most: int = MESSAGES_A_TURN) -> None:
@@ -290,8 +296,8 @@ class Loop:
 
     def _carry_out(self, command: Command) -> None:
         match command:
-            case Spawn(slot, life):
-                self._spawn(slot, life)
+            case Spawn(slot, life, generation):
+                self._spawn(slot, life, generation)
             case Go(slot, life):
                 self._alive[life].say(
                     {
@@ -304,12 +310,10 @@ class Loop:
                     }
                 )
             case Cancel(life):
-                if self._fork_server.hangs(life):
-                    self._end_fork_server()
-                self._fork_server.cancel(life)
+                self._generations.cancel(life)
                 if life in self._unborn:
                     self._drop_unborn(self._unborn[life])
-                    self._fork_server.settled(life)
+                    self._generations.settled(life)
                     self._stragglers.look_for_births()
             case Drain(life):
                 heard = self._alive[life].say({'type': 'drain'})
@@ -321,12 +325,16 @@ class Loop:
                 self._signal(life, signal.SIGKILL)
             case EndStragglers(life):
                 self._end_stragglers(self._dead[life])
+            case StartGeneration(generation):
+                self._generations.start(generation)
+            case EndGeneration(generation):
+                self._generations.end(generation)
             case Leave(status):
                 self._status = status
             case _:
                 self._journal.tell(command, stopping=self._pool.stopping)
 
-    def _spawn(self, slot: int, life: int) -> None:
+    def _spawn(self, slot: int, life: int, generation: int) -> None:
         try:
             ours, theirs = gates.pair()
         except OSError as error:
@@ -341,7 +349,7 @@ class Loop:
             return
         lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf)
         self._poller.register(ours, partial(self._on_gate, lifeline))
-        self._fork_server.request(life, theirs, leaf)
+        self._generations.of(generation, life).request(life, theirs, leaf)
 
     def _signal(self, life: int, signum: int) -> None:
         lifeline = self._alive.get(life)
@@ -369,6 +377,8 @@ class Loop:
                 self._kill_now(signal.Signals(signum).name)
             elif signum in hosts.STATUS:
                 self._tell_status()
+            elif signum in hosts.RELOAD:
+                self._obey(self._pool.reload(now))
             elif signum in hosts.MORE:
                 self._obey(self._pool.scale(+1, now))
             elif signum in hosts.FEWER:
@@ -428,68 +438,10 @@ class Loop:
         fields = {'life': near.life, 'memory_bytes': near.measured, 'limit_bytes': near.limit}
         self._journal.note(logging.WARNING, message, 'near-memory-limit', **fields)
 
-    # The fork server.
-
-    def _start_fork_server(self) -> None:
-        now = time.monotonic()
-        try:
-            self._fork_server.start(now)
-        except OSError as error:
-            self._journal.note(logging.ERROR, f'the fork server could not be started: {error}', 'fork-server-failed')
-            self._errands.arm(Errand.START_FORK_SERVER, now + self._policy.restart_max_delay)
-            return
-        assert self._fork_server.control is not None and self._fork_server.process is not None
-        self._poller.register(self._fork_server.control, self._on_fork_server)
-        self._poller.register(self._fork_server.process, self._on_fork_server_exit)
-        self._errands.arm(Errand.FORK_SERVER_OVERDUE, now + self._policy.timeout_start)
-
-    def _on_fork_server(self, events: int) -> None:
-        match self._fork_server.hear():
-            case Serving(failed):
-                self._errands.disarm(Errand.FORK_SERVER_OVERDUE)
-                for module, exception in failed:
-                    message = f'could not preload module: {module}: {exception}'
-                    self._journal.note(logging.CRITICAL, message, 'preload-failed', module=module, exception=exception)
-                if failed and not self._pool.ever_ready:
-                    self._obey(self._pool.stop(time.monotonic(), status=CANT_LOAD))
-            case LeftThreads(threads):
-                message = (
-                    f'what was preloaded has left {threads - 1} threads running: a fork would be unsafe, '
-                    'so every worker imports its modules itself'
-                )
-                self._journal.note(logging.WARNING, message, 'preload-left-threads', threads=threads - 1)
-        if events & ~1 and self._fork_server.control is not None:
-            self._poller.unregister(self._fork_server.control)
-
-    def _on_fork_server_exit(self, events: int) -> None:
-        server = self._fork_server
-        if server.process is None or server.control is None or not server.process.exited():
-            return
-        server.hear()
-        self._poller.unregister(server.control)
-        self._poller.unregister(server.process)
-        ended = server.bury(time.monotonic())
-        assert ended is not None
-        self._errands.disarm(Errand.FORK_SERVER_OVERDUE)
-        self._errands.arm(Errand.START_FORK_SERVER, time.monotonic() + ended.restart_in)
-        self._stragglers.look_for_births()
-        message = f'the fork server({ended.pid}) has ended with {ended.how}: replacing it, no worker is concerned'
-        fields = {'pid': ended.pid, 'restart_in_seconds': ended.restart_in}
-        self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
-
-    def _end_fork_server(self) -> None:
-        message = f'the fork server does not serve within {format_span(self._policy.timeout_start)}: ending it'
-        self._journal.note(logging.ERROR, message, 'fork-server-overdue')
-        self._fork_server.overdue()
-
     # The other helpers.
 
     def _run(self, errand: Errand) -> None:
         match errand:
-            case Errand.START_FORK_SERVER:
-                self._start_fork_server()
-            case Errand.FORK_SERVER_OVERDUE:
-                self._end_fork_server()
             case Errand.START_UNDERTAKER:
                 try:
                     self._undertaker.start(self._leaves)
@@ -576,8 +528,9 @@ class Loop:
             self._happened(Unpopulated(life))
 
     def _known_pids(self) -> frozenset[int]:
-        helpers = (self._fork_server.process, self._undertaker.process, self._memory.process)
-        return frozenset(self._by_pid) | {helper.pid for helper in helpers if helper is not None}
+        helpers = (self._undertaker.process, self._memory.process)
+        known = self._by_pid.keys() | self._generations.pids()
+        return frozenset(known | {helper.pid for helper in helpers if helper is not None})
 
     def _reap_strangers(self) -> None:
         """As a command of our own: reap what falls to us. waitid shows the same zombie until it is reaped, so each is
@@ -595,8 +548,8 @@ class Loop:
                     self._hear_hello(lifeline)
             if pid in self._by_pid:
                 self._on_exit(self._by_pid[pid], 0)
-            elif self._fork_server.process is not None and pid == self._fork_server.process.pid:
-                self._on_fork_server_exit(0)
+            elif pid in self._generations.pids():
+                self._generations.reap(pid)
             elif self._undertaker.process is not None and pid == self._undertaker.process.pid:
                 self._on_undertaker_exit(0)
             else:
@@ -636,17 +589,7 @@ class Loop:
         """Leave nothing behind: no worker, no helper, no newborn, no straggler, no descriptor."""
         for lifeline in list(self._unborn.values()):
             self._drop_unborn(lifeline)
-        self._fork_server.give_up()
-        server = self._fork_server.process
-        if server is not None:
-            server.signal(signal.SIGKILL)
-            server.exited(HELPER_PATIENCE)
-            with suppress(ChildProcessError):
-                server.reap()
-        if self._fork_server.ever_started:
-            self._stragglers.look_for(FORK_SERVER, server.pid if server is not None else 0)
-            self._stragglers.look_for_births()
-        self._fork_server.close()
+        self._generations.close()
         deadline = time.monotonic() + HELPER_PATIENCE
         while (self._stragglers.due(hurry=True) is not None or len(self._graves)) and time.monotonic() < deadline:
             self._stragglers.sweep(self._known_pids())

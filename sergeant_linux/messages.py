@@ -14,18 +14,22 @@ from typing import Any
 
 from sergeant_linux.core.commands import (
     BudgetSpent,
+    ReloadEnded,
+    ReloadStarted,
     Report,
     Scaled,
     StragglersRemain,
-    SuccessionRequested,
     WorkerExited,
+    WorkerHung,
     WorkerKilled,
     WorkerReady,
     WorkerSpawned,
     WorkerSpawnFailed,
     WorkerStartTimedOut,
+    WorkerSucceeds,
 )
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.reload import Phase
 from sergeant_linux.core.result import (
     ASKED_TO_STOP,
     CLASS_NOT_FOUND,
@@ -39,6 +43,7 @@ from sergeant_linux.core.result import (
     Result,
 )
 from sergeant_linux.core.units import format_size, format_span
+from sergeant_linux.recent import Recent
 
 Words = tuple[int, str]
 """A level and a message."""
@@ -50,6 +55,7 @@ class Journal:
     def __init__(self, logger: logging.Logger, policy: Policy) -> None:
         self._logger = logger
         self._policy = policy
+        self.recent = Recent()
         self._were_ready: set[int] = set()
         self._signature: dict[str, object] = {
             'worker_module_name': policy.worker_module_name,
@@ -60,6 +66,7 @@ class Journal:
 
     def note(self, level: int, message: str, event: str, /, summary: object = None, **fields: object) -> None:
         """Write one line: the message, its event, and the fields that belong to it."""
+        self.recent.add(logging.getLevelName(level).lower(), event, message, fields)
         extra: dict[str, object] = {'supervisor': self._signature, 'event': event, 'fields': fields}
         if summary is not None:
             extra['summary'] = summary
@@ -97,15 +104,24 @@ class Journal:
             case WorkerStartTimedOut(slot, life, pid, after):
                 message = f'worker({pid}) was not ready within {format_span(after)}: stopping it'
                 self.note(logging.ERROR, message, 'worker-start-timeout', slot=slot, life=life, pid=pid)
-            case SuccessionRequested(slot, life, pid, request, measured):
-                reason = (
-                    f'it stays over its memory mark with {format_size(measured or 0)}'
-                    if request is Request.MEMORY_HIGH
-                    else 'it has reached its lifetime'
-                )
+            case WorkerSucceeds(slot, life, pid, request, measured):
+                reason = {
+                    Request.MEMORY_HIGH: f'it stays over its memory mark with {format_size(measured or 0)}',
+                    Request.LIFETIME: 'it has reached its lifetime',
+                    Request.RESTART: 'its restart was asked for',
+                    Request.RELOAD: 'it runs other code',
+                }[request]
                 message = f'worker({pid}) will be replaced when its successor is ready: {reason}'
                 fields = {'slot': slot, 'life': life, 'pid': pid, 'request': request, 'memory_bytes': measured}
                 self.note(logging.INFO, message, 'worker-succession', **fields)
+            case WorkerHung(slot, life, pid, reason):
+                message = f'worker({pid}) is taken for hung: {reason}: stopping it'
+                self.note(logging.ERROR, message, 'worker-hung', slot=slot, life=life, pid=pid, reason=reason)
+            case ReloadStarted(generation):
+                message = f'reload: the code is loaded anew, as generation {generation}'
+                self.note(logging.INFO, message, 'reload', generation=generation)
+            case ReloadEnded(generation, phase, changed, of, reason):
+                self._tell_reload(generation, phase, changed, of, reason)
             case StragglersRemain(slot, life, after):
                 span = format_span(after)
                 message = f'what life {life} of slot {slot} has started is still there {span} after SIGKILL'
@@ -121,6 +137,13 @@ class Journal:
                     else f'the number of workers stays at {after}: a pool has at least one'
                 )
                 self.note(logging.INFO, message, 'scale', before=before, after=after)
+
+    def _tell_reload(self, generation: int, phase: str, changed: int, of: int, reason: str | None) -> None:
+        level = logging.ERROR if phase == Phase.FAILED else logging.INFO
+        cause = f': {one_line(reason)}' if reason is not None else ''
+        message = f'reload: generation {generation} is {phase}, {changed} of {of} workers have changed{cause}'
+        fields = {'generation': generation, 'phase': phase, 'changed': changed, 'of': of, 'reason': reason}
+        self.note(level, message, 'reload-end', **fields)
 
     def _tell_exit(self, exited: WorkerExited, *, stopping: bool) -> None:
         ending, final = exited.ending, exited.ending.report

@@ -29,7 +29,7 @@ SPACING: Final = 10
 
 FORK_SERVER: Final = 0
 """No life has this number: it stands for the end of the pool, when whatever bears its mark is left over: newborns, and
-what preloaded modules have started."""
+what preloaded modules have started. Negative ones stand for what is left of a fork server, by its session alone."""
 
 INCONCLUSIVE_PASSES: Final = 3
 """On a machine where processes come and go all the time, this many passes in a row without a find are as good as a

@@ -5,17 +5,35 @@ for the log. A slot returns them in the order in which they are to be carried ou
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sergeant_linux.core.result import Ending, Outcome, Request, Result
+
+FIRST_GENERATION: Final = 1
+"""The generation of the code that a pool starts with; each reload makes the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Bring a process into being for this life; it is to wait at its gate."""
+    """Bring a process into being for this life, from the code of this generation; it is to wait at its gate."""
 
     slot: int
     life: int
+    generation: int = FIRST_GENERATION
+
+
+@dataclass(frozen=True, slots=True)
+class StartGeneration:
+    """Load the code anew, beside what is loaded, and say whether it could be."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndGeneration:
+    """No life will be born from this code any more: let go of it."""
+
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +179,35 @@ class WorkerStartTimedOut:
 
 
 @dataclass(frozen=True, slots=True)
-class SuccessionRequested:
+class WorkerHung:
+    """A worker is taken for hung, and told to go."""
+
+    slot: int
+    life: int
+    pid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadStarted:
+    """The code is loaded anew, as this generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadEnded:
+    """A reload is over. `reason`: why it has not changed all workers, None when it has; `changed`: how many of `of`."""
+
+    generation: int
+    phase: str
+    changed: int
+    of: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSucceeds:
     """A worker is going to be succeeded; `measured`: bytes of memory, when that is the reason."""
 
     slot: int
@@ -202,14 +248,19 @@ Report: TypeAlias = (
     | WorkerExited
     | WorkerKilled
     | WorkerStartTimedOut
-    | SuccessionRequested
+    | WorkerHung
+    | WorkerSucceeds
     | StragglersRemain
     | BudgetSpent
     | Scaled
+    | ReloadStarted
+    | ReloadEnded
 )
 """Facts for the log."""
 
-Order: TypeAlias = Spawn | Go | Cancel | Drain | Terminate | Kill | EndStragglers | Leave
+Order: TypeAlias = (
+    Spawn | Go | Cancel | Drain | Terminate | Kill | EndStragglers | StartGeneration | EndGeneration | Leave
+)
 """What the kernel side is to do."""
 
 Command: TypeAlias = Order | Report

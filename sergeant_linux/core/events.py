@@ -66,6 +66,14 @@ class MemoryHigh:
 
 
 @dataclass(frozen=True, slots=True)
+class Hung:
+    """The life gives no sign of life, or is in one task for too long; `reason` says which."""
+
+    life: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimerElapsed:
     """The timer of a seat has run out."""
 
@@ -73,6 +81,13 @@ class TimerElapsed:
 @dataclass(frozen=True, slots=True)
 class StartRequested:
     """A process is wanted here."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuccessionRequested:
+    """The worker here is to be replaced as planned."""
+
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +114,14 @@ SeatEvent: TypeAlias = (
     | Exited
     | MemoryExceeded
     | MemoryHigh
+    | Hung
     | TimerElapsed
     | StartRequested
+    | SuccessionRequested
     | StopRequested
     | KillRequested
 )
 """What can happen to a seat (see slot.py); every pair of a state and one of these is in its table."""
 
-LifeEvent: TypeAlias = Spawned | SpawnFailed | Ready | Exited | MemoryExceeded | MemoryHigh | Unpopulated
+LifeEvent: TypeAlias = Spawned | SpawnFailed | Ready | Exited | MemoryExceeded | MemoryHigh | Hung | Unpopulated
 """What the world reports about one life."""

@@ -307,6 +307,7 @@ _module = _where(_text, _is_module_name, 'the name of a module, as in `import pa
 _class = _where(_text, str.isidentifier, 'the name of a class')
 
 COUNT: Final = Kind('N', '', _from_1, _read_int)
+AMOUNT: Final = Kind('N', '', _from_0, _read_int)
 MODULE: Final = Kind('MODULE', '', _module)
 CLASS: Final = Kind('CLASS', '', _class)
 SIZE: Final = _optional(Kind('SIZE', 'in bytes, or with K, M, G, T', _bytes, show=format_size))
@@ -414,6 +415,15 @@ class Policy:
         '--max-worker-lifetime-jitter', DELAY,
         "Added to the lifetime: a random span of at most this, drawn once for each worker, so that workers don't "
         'leave together.',
+    ))
+    max_surge: int = field(default=1, metadata=_knob(
+        '--max-surge', AMOUNT,
+        'How many workers may have a successor at a time, beyond the number of workers, while they are replaced as '
+        'planned. 0: a worker goes first, and its place is filled when it is gone.',
+    ))
+    max_unavailable: int = field(default=0, metadata=_knob(
+        '--max-unavailable', AMOUNT,
+        'How many workers may be missing at a time while workers are replaced as planned.',
     ))
     worker_memory_high: int | None = field(default=None, metadata=_knob(
         '--worker-memory-high', SIZE,
@@ -545,6 +555,8 @@ class Policy:
                 f'expected at least the restart delay ({format_span(self.restart_delay)}), '
                 f'not {format_span(self.restart_max_delay)}',
             )
+        if self.max_surge == 0 == self.max_unavailable == _default('max_unavailable'):
+            object.__setattr__(self, 'max_unavailable', 1)
         if self.spawn == 'exec' and (self.preload or self.preload_modules):
             name = 'preload' if self.preload else 'preload_modules'
             raise BadValue(name, 'expected nothing to preload with --spawn=exec: a fresh interpreter inherits nothing')

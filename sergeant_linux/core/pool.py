@@ -1,15 +1,19 @@
-"""All slots of one pool: start with a canary, succession, scale, stop in phases.
+"""All slots of one pool: start with a canary, succession, scale, rolling reload, stop in phases.
 
-The pool gives events to seats and keeps what is between them: whose turn it is to be succeeded (the recycle token),
+The pool gives events to seats and keeps what is between them: whose turn it is to be replaced (the recycle token),
 who is left over (stragglers, by life), the timers, and when everything is at rest. It returns what the kernel side is
 to do, and reports.
 
 A stop gives a worker that can drain half of `timeout_stop` for its task and the other half to put it back; one that
 can't drain has all of it from SIGTERM on.
+
+The recycle token: whatever mixture of causes asks for it (memory mark, lifetime, restart, reload), at most `max_surge`
+workers have a successor at a time, and at most `max_unavailable` are away without one. A worker is replaced by a
+succession where there is room for one; else it goes first, and its place is filled when it is gone.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -19,13 +23,19 @@ from sergeant_linux.core.commands import (
     Arm,
     Command,
     Disarm,
+    EndGeneration,
     EndStragglers,
     Leave,
+    ReloadEnded,
+    ReloadStarted,
     ReplaceSoon,
     Scaled,
     Spawn,
+    StartGeneration,
     StopPool,
     StragglersRemain,
+    WorkerExited,
+    WorkerSpawnFailed,
 )
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import (
@@ -34,18 +44,17 @@ from sergeant_linux.core.events import (
     SeatEvent,
     StartRequested,
     StopRequested,
+    SuccessionRequested,
     TimerElapsed,
     Unpopulated,
 )
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.reload import TRYING, Phase, Reload
 from sergeant_linux.core.result import Request
-from sergeant_linux.core.slot import STOPPED, PoolFacts, Seat, Slot, State
+from sergeant_linux.core.slot import STOPPED, Life, PoolFacts, Seat, Slot, State
 from sergeant_linux.core.snapshot import SlotView, Snapshot, view
 
 AT_REST: Final = frozenset({State.DEAD, State.FAILED})
-
-MAX_SURGE: Final = 1
-"""How many successors may exist at once, whatever mixture of causes asks for them."""
 
 SWEEP_AGAIN_AFTER: Final = 5.0
 """Seconds after which stragglers that are still there are killed again, and told of."""
@@ -72,6 +81,9 @@ class Pool:
         self._deadlines: Deadlines[Seat | Afterlife] = Deadlines()
         self._turns: deque[Seat] = deque()
         self._surge: set[int] = set()
+        self._away: set[int] = set()
+        self._reload: Reload | None = None
+        self._generations = self._facts.generation
         self._status = STOPPED
         self._left = False
         for number in range(policy.concurrent_workers):
@@ -96,20 +108,77 @@ class Pool:
                 commands += self._step(seat, KillRequested(), now)
         return [*commands, *self._leave_if_at_rest()]
 
-    def scale(self, by: int, now: float) -> list[Command]:
-        """Have `by` workers more (or less, the highest slots first; never less than one)."""
-        staying = sorted(number for number, slot in self._slots.items() if not slot.retiring)
+    def scale(self, by: int, now: float, busy: Collection[int] = ()) -> list[Command]:
+        """Have `by` workers more (or less; never less than one). First those go that don't work: they aren't running,
+        or their life isn't among the `busy`; of several, the youngest."""
+        staying = self._staying()
         before, after = len(staying), max(1, len(staying) + by)
         if self._facts.stopping:
             return []
         commands: list[Command] = [Scaled(before, after)]
-        for number in staying[after:]:
-            commands += self._retire(self._slots[number], now)
+
+        def worth(slot: Slot) -> tuple[bool, bool, int]:
+            life = slot.incumbent.life
+            number = life.number if life is not None else self._facts.lives + 1 + slot.number
+            return slot.incumbent.state is State.RUNNING, number in busy, -number
+
+        for slot in sorted(staying, key=worth)[: max(0, before - after)]:
+            commands += self._retire(slot, now)
         for _ in range(before, after):
             slot = self._add_slot(next(number for number in range(len(self._slots) + 1) if number not in self._slots))
             if self._facts.ever_ready:
                 commands += self._step(slot.incumbent, StartRequested(), now)
         return commands
+
+    def restart(self, now: float, slots: Collection[int] | None = None) -> list[Command]:
+        """Have the workers of these slots (None: of all) replaced, each when its turn comes. One that waits for its
+        restart is restarted now; one that only starts is new already."""
+        commands: list[Command] = []
+        for slot in self._staying():
+            if (slots is None or slot.number in slots) and not self._facts.stopping:
+                if slot.incumbent.state is State.RUNNING:
+                    commands += self._step(slot.incumbent, SuccessionRequested(Request.RESTART), now)
+                elif slot.incumbent.state is State.AUTO_RESTART:
+                    commands += self._step(slot.incumbent, StartRequested(), now)
+        return commands
+
+    def reload(self, now: float) -> list[Command]:
+        """Have the code loaded anew, and every worker replaced by one that runs it; see reload.py."""
+        if self._facts.stopping:
+            return []
+        base = self._facts.generation
+        commands: list[Command] = []
+        if self._reload is not None and self._reload.goes_on:
+            base = self._reload.base
+            commands += self._give_up_reload(Phase.SUPERSEDED, 'another reload was asked for', now)
+        self._generations += 1
+        self._reload = Reload(self._generations, base, of=len(self._staying()))
+        self._facts.on_trial = self._generations
+        return [*commands, ReloadStarted(self._generations), StartGeneration(self._generations)]
+
+    def generation_serves(self, generation: int, now: float) -> list[Command]:
+        """The code of this generation is loaded: workers can be born from it."""
+        reload = self._reload
+        if reload is None or reload.generation != generation or reload.phase is not Phase.LOADING:
+            return []
+        reload.phase = Phase.CANARY
+        return list(self._go_on_with_reload(now))
+
+    def generation_failed(self, generation: int, reason: str, now: float) -> list[Command]:
+        """The code of this generation could not be loaded."""
+        reload = self._reload
+        if reload is None or reload.generation != generation or not reload.goes_on:
+            return []
+        return [*self._give_up_reload(Phase.FAILED, reason, now), *self._leave_if_at_rest()]
+
+    def change_policy(self, policy: Policy, now: float) -> None:
+        """Go by this policy from now on. Timers that run already keep their time, but for a lifetime."""
+        lifetime_differs = policy.max_worker_lifetime != self.policy.max_worker_lifetime
+        self.policy = self._facts.policy = policy
+        for slot in self._slots.values() if lifetime_differs else ():
+            for seat in slot.seats():
+                if seat.state is State.RUNNING:
+                    self._arm_lifetime(seat, now)
 
     def handle(self, event: LifeEvent, now: float) -> list[Command]:
         """Take in a fact about a life; one that comes late, about a life that is over, changes nothing."""
@@ -152,6 +221,19 @@ class Pool:
         """Whether a worker of this pool has ever become ready."""
         return self._facts.ever_ready
 
+    @property
+    def last_reload(self) -> Reload | None:
+        """The reload that goes on, or the last one that has ended."""
+        return self._reload
+
+    def is_replaced(self, slot: int, life: int) -> bool:
+        """Return whether this life has left this slot, and a later one is ready there (or the slot is gone)."""
+        found = self._slots.get(slot)
+        if found is None or found.retiring:
+            return True
+        current = found.incumbent.life
+        return found.incumbent.state is State.RUNNING and current is not None and current.number > life
+
     def snapshot(self, now: float) -> Snapshot:
         """Return a picture of the pool."""
         return Snapshot(
@@ -165,6 +247,10 @@ class Pool:
             ),
             stopping=self._facts.stopping,
             stragglers=len(self._afterlives),
+            generation=self._facts.generation,
+            lives=self._facts.lives,
+            wanted=len(self._staying()),
+            ready=sum(any(seat.state is State.RUNNING for seat in slot.seats()) for slot in self._slots.values()),
         )
 
     # Inside.
@@ -173,13 +259,17 @@ class Pool:
         slot = self._slots[number] = Slot(number, Seat(number, self._facts))
         return slot
 
+    def _staying(self) -> list[Slot]:
+        return [slot for _, slot in sorted(self._slots.items()) if not slot.retiring]
+
     def _step(self, seat: Seat, event: SeatEvent, now: float) -> Iterator[Command]:
         """Let one seat take one step, and do what it asks of the pool."""
         was_ready = self._facts.ever_ready
         life_before = seat.life
         commands = seat.handle(event, now)
-        if seat.life is not life_before and life_before is not None:
-            self._seats.pop(life_before.number, None)
+        ended = life_before if seat.life is not life_before else None
+        if ended is not None:
+            self._seats.pop(ended.number, None)
         for command in commands:
             match command:
                 case Arm(at):
@@ -199,11 +289,14 @@ class Pool:
                     yield command
                 case _:
                     yield command
-        if self._facts.ever_ready and not was_ready:
-            yield from self._start_the_others(now)
+        if ended is not None:
+            yield from self._see_trial(seat, ended, commands, now)
         slot = self._slots.get(seat.slot)
         if slot is not None:
             yield from self._settle(slot, now)
+        yield from self._go_on_with_reload(now)
+        if self._facts.ever_ready and not was_ready:
+            yield from self._start_the_others(now)
         yield from self._grant_turns(now)
 
     def _start_the_others(self, now: float) -> Iterator[Command]:
@@ -215,37 +308,172 @@ class Pool:
         """Let what goes on in this slot go on: ask the incumbent to go, promote the successor, free the token, close
         the slot."""
         incumbent, successor = slot.incumbent, slot.successor
-        if successor is not None and incumbent.state in AT_REST:
+        if successor is not None and not successor.wanted and not slot.retiring and not self._facts.stopping:
+            if successor.state in AT_REST:  # it was given up: its incumbent stays
+                slot.successor = None
+                self._surge.discard(slot.number)
+                self._turns.append(incumbent)  # should it be asked for again, or still
+        elif successor is not None and incumbent.state in AT_REST:
             successor.restarts += incumbent.restarts + 1
             slot.incumbent, slot.successor = successor, None
             self._surge.discard(slot.number)
         elif successor is not None and successor.state is State.RUNNING and incumbent.state is State.RUNNING:
             request = incumbent.current.blame.request or Request.LIFETIME
             yield from self._step(incumbent, self._planned(request), now)
+        elif slot.number in self._away and not self._facts.stopping:
+            if incumbent.state is State.DEAD:
+                incumbent.restarts += 1
+                yield from self._step(incumbent, StartRequested(), now)
+            elif incumbent.state is State.RUNNING and incumbent.wanted:
+                self._away.discard(slot.number)
         if slot.retiring and slot.successor is None and slot.incumbent.state in AT_REST:
             self._slots.pop(slot.number, None)
 
     def _grant_turns(self, now: float) -> Iterator[Command]:
-        """Start successors while the token allows it, in the order in which they were asked for."""
-        while self._turns and len(self._surge) < MAX_SURGE and not self._facts.stopping:
+        """Replace workers while the token allows it, in the order in which that was asked for."""
+        while self._turns and not self._facts.stopping:
+            with_successor = len(self._surge) < self.policy.max_surge
+            if not with_successor and len(self._away) >= self.policy.max_unavailable:
+                return
             incumbent = self._turns.popleft()
             slot = self._slots.get(incumbent.slot)
             if slot is None or slot.retiring or slot.incumbent is not incumbent or slot.successor is not None:
                 continue
             if incumbent.state is not State.RUNNING or incumbent.current.blame.request is None:
                 continue
-            self._surge.add(slot.number)
-            incumbent.wanted = False
-            slot.successor = Seat(slot.number, self._facts, predecessor=incumbent.predecessor)
-            yield from self._step(slot.successor, StartRequested(), now)
+            if with_successor:
+                yield from self._step(self._place_successor(slot), StartRequested(), now)
+            else:
+                yield from self._send_away(slot, incumbent.current.blame.request, now)
+
+    def _place_successor(self, slot: Slot, generation: int | None = None) -> Seat:
+        """Make a seat for the successor of the incumbent, which stays until that one is ready."""
+        self._surge.add(slot.number)
+        slot.incumbent.wanted = False
+        slot.successor = Seat(
+            slot.number, self._facts, predecessor=slot.incumbent.predecessor, generation=generation
+        )
+        return slot.successor
+
+    def _send_away(self, slot: Slot, request: Request, now: float) -> Iterator[Command]:
+        """Ask the incumbent to go; its seat is filled again when it is gone."""
+        self._away.add(slot.number)
+        yield from self._step(slot.incumbent, self._planned(request), now)
+
+    # Reload.
+
+    def _go_on_with_reload(self, now: float) -> Iterator[Command]:
+        """Do what can be done now: choose the canary, follow it, have workers of other generations replaced."""
+        reload = self._reload
+        if reload is None or self._facts.stopping:
+            return
+        if reload.phase is Phase.CANARY:
+            if reload.canary is None:
+                yield from self._send_canary(reload, now)
+            elif reload.canary.state is State.RUNNING and _is_of(reload.canary, reload.generation):
+                reload.phase = Phase.ROLLING
+                self._facts.generation = reload.generation
+        if reload.phase in TRYING:
+            return
+        changed = 0
+        staying = self._staying()
+        for slot in staying:
+            incumbent = slot.incumbent
+            if incumbent.state is State.RUNNING and incumbent.life is not None:
+                if incumbent.life.generation == self._facts.generation:
+                    changed += slot.successor is None
+                elif incumbent.life.blame.request is None:
+                    yield from self._step(incumbent, SuccessionRequested(Request.RELOAD), now)
+        if reload.phase is Phase.ROLLING:
+            reload.changed, reload.of = changed, len(staying)
+            if changed == len(staying):
+                yield from self._end_reload(Phase.DONE, None)
+                yield EndGeneration(reload.base)
+
+    def _send_canary(self, reload: Reload, now: float) -> Iterator[Command]:
+        """Try the new code beside a worker that runs, or in the place of one that waits for its restart."""
+        running, waiting = (
+            [slot for slot in self._staying() if slot.successor is None and slot.incumbent.state is state]
+            for state in (State.RUNNING, State.AUTO_RESTART)
+        )
+        if running and len(self._surge) < self.policy.max_surge:
+            running[0].incumbent.current.blame.is_ours(Request.RELOAD)
+            reload.canary = self._place_successor(running[0], reload.generation)
+            yield from self._step(reload.canary, StartRequested(), now)
+        elif running and len(self._away) < self.policy.max_unavailable:
+            reload.canary = running[0].incumbent
+            reload.canary.generation = reload.generation
+            yield from self._send_away(running[0], Request.RELOAD, now)
+        elif waiting and not running:
+            reload.canary = waiting[0].incumbent
+            reload.canary.generation = reload.generation
+            yield from self._step(reload.canary, StartRequested(), now)
+
+    def _see_trial(self, seat: Seat, life: Life, commands: Sequence[object], now: float) -> Iterator[Command]:
+        """A life has ended: if it was of the generation on trial and never ready, so ends the reload."""
+        reload = self._reload
+        if reload is None or not reload.goes_on or life.generation != reload.generation or life.ready_at is not None:
+            return
+        slot = self._slots[seat.slot]
+        if self._facts.stopping or slot.retiring:  # it went because its place goes
+            if reload.canary is seat:
+                reload.canary = None  # another one is sent
+            return
+        reason = next((text for command in commands if (text := _why_not_ready(command))), 'it was given up')
+        yield from self._give_up_reload(Phase.FAILED, f'a worker of the new code did not become ready: {reason}', now)
+        if slot.successor is seat:
+            self._give_up_successor(slot, now)
+        elif slot.number not in self._away:
+            yield from self._step(seat, StartRequested(), now)  # nobody else is there: from the old code again
+
+    def _give_up_reload(self, phase: Phase, reason: str, now: float) -> Iterator[Command]:
+        """End a reload that has not changed all workers: nothing is born from its code any more."""
+        reload = self._reload
+        assert reload is not None
+        self._facts.generation = reload.base
+        yield from self._end_reload(phase, reason)
+        for slot in list(self._slots.values()):
+            successor = slot.successor
+            if successor is not None and _is_of(successor, reload.generation) and successor.state is State.START:
+                self._give_up_successor(slot, now)
+                yield from self._step(successor, StopRequested(Request.RELOAD, 0.0, self.policy.timeout_stop), now)
+        yield EndGeneration(reload.generation)
+
+    def _give_up_successor(self, slot: Slot, now: float) -> None:
+        """The successor is not wanted any more, and is let go when it is at rest; the incumbent stays, as if it had
+        never been asked for. One that was to go for another reason still is."""
+        assert slot.successor is not None
+        slot.successor.wanted = False
+        incumbent = slot.incumbent
+        incumbent.wanted = not slot.retiring
+        if incumbent.state is State.RUNNING and incumbent.current.blame.request is Request.RELOAD:
+            incumbent.current.blame.request = None
+            self._arm_lifetime(incumbent, now)
+
+    def _arm_lifetime(self, seat: Seat, now: float) -> None:
+        ready_at, lifetime = seat.current.ready_at, self.policy.max_worker_lifetime
+        if lifetime is None or ready_at is None:
+            self._deadlines.disarm(seat)
+        else:
+            jitter = self._facts.rng.uniform(0, self.policy.max_worker_lifetime_jitter)
+            self._deadlines.arm(seat, max(now, ready_at + lifetime + jitter))
+
+    def _end_reload(self, phase: Phase, reason: str | None) -> Iterator[Command]:
+        reload = self._reload
+        assert reload is not None
+        if reload.canary is not None:
+            reload.canary.generation = None
+        reload.phase, reload.reason, reload.canary = phase, reason, None
+        self._facts.on_trial = None
+        yield ReloadEnded(reload.generation, phase, reload.changed, reload.of, reason)
 
     def _planned(self, request: Request) -> StopRequested:
         return StopRequested(request, self.policy.timeout_drain, self.policy.timeout_stop)
 
     def _retire(self, slot: Slot, now: float) -> Iterator[Command]:
         slot.retiring = True
-        if slot.successor is not None:
-            self._surge.discard(slot.number)
+        self._surge.discard(slot.number)
+        self._away.discard(slot.number)
         for seat in list(slot.seats()):
             yield from self._step(seat, self._planned(Request.SCALE_DOWN), now)
 
@@ -254,6 +482,8 @@ class Pool:
             self._facts.stopping = True
             self._status = status
             self._turns.clear()
+            if self._reload is not None and self._reload.goes_on:
+                yield from self._end_reload(Phase.STOPPED, 'the pool stops')
             half = self.policy.timeout_stop / 2
             for slot in list(self._slots.values()):
                 for seat in list(slot.seats()):
@@ -264,3 +494,20 @@ class Pool:
         if self._facts.stopping and not self._left and not self._seats and not self._afterlives:
             self._left = True
             yield Leave(self._status)
+
+
+def _is_of(seat: Seat, generation: int) -> bool:
+    return seat.life is not None and seat.life.generation == generation
+
+
+def _why_not_ready(command: object) -> str | None:
+    """Return what a report of an end says of its cause, None for another command."""
+    match command:
+        case WorkerSpawnFailed(reason=reason):
+            return reason
+        case WorkerExited(ending=ending, result=result):
+            if ending.report is not None and ending.report.exception:
+                return ending.report.exception
+            code = f' (return code {ending.return_code})' if ending.return_code is not None else ''
+            return f'{result}{code}'
+    return None

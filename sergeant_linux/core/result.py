@@ -37,6 +37,7 @@ class Result(StrEnum):
     TIMEOUT = 'timeout'
     MEMORY_MAX = 'memory-max'
     OOM_KILL = 'oom-kill'
+    WATCHDOG = 'watchdog'
     UNKNOWN = 'unknown'
 
 
@@ -55,6 +56,8 @@ class Request(StrEnum):
     SCALE_DOWN = 'scale-down'
     MEMORY_HIGH = 'memory-high'
     LIFETIME = 'lifetime'
+    RESTART = 'restart'
+    RELOAD = 'reload'
 
 
 class Outcome(Enum):

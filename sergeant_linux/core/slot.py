@@ -26,6 +26,7 @@ from typing import Final, TypeAlias
 
 from sergeant_linux.core.backoff import RestartBudget, restart_delay
 from sergeant_linux.core.commands import (
+    FIRST_GENERATION,
     Arm,
     BudgetSpent,
     Cancel,
@@ -38,17 +39,19 @@ from sergeant_linux.core.commands import (
     SeatCommand,
     Spawn,
     StopPool,
-    SuccessionRequested,
     Terminate,
     WorkerExited,
+    WorkerHung,
     WorkerKilled,
     WorkerReady,
     WorkerSpawned,
     WorkerSpawnFailed,
     WorkerStartTimedOut,
+    WorkerSucceeds,
 )
 from sergeant_linux.core.events import (
     Exited,
+    Hung,
     KillRequested,
     MemoryExceeded,
     MemoryHigh,
@@ -58,6 +61,7 @@ from sergeant_linux.core.events import (
     SpawnFailed,
     StartRequested,
     StopRequested,
+    SuccessionRequested,
     TimerElapsed,
 )
 from sergeant_linux.core.policy import Policy
@@ -102,7 +106,8 @@ class Next(Enum):
 
 @dataclass(slots=True)
 class PoolFacts:
-    """What the seats of one pool share."""
+    """What the seats of one pool share. `generation`: the code from which lives are born; `on_trial`: the code that is
+    being tried, by a reload."""
 
     policy: Policy
     rng: Random
@@ -110,6 +115,8 @@ class PoolFacts:
     ever_ready: bool = False
     stopping: bool = False
     lives: int = 0
+    generation: int = FIRST_GENERATION
+    on_trial: int | None = None
 
     def next_life(self) -> int:
         """Return a number no life of this pool has had."""
@@ -122,6 +129,7 @@ class Life:
     """One process in a seat; the process exists while `pid` is set."""
 
     number: int
+    generation: int = FIRST_GENERATION
     pid: int | None = None
     born_at: float = 0.0
     ready_at: float | None = None
@@ -132,7 +140,8 @@ class Life:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """A place for one worker process of a slot."""
+    """A place for one worker process of a slot. `generation`: the code its next life is born from, where that isn't
+    the pool's."""
 
     slot: int
     facts: PoolFacts
@@ -147,6 +156,7 @@ class Seat:
     restarts: int = 0
     after_end: Next = Next.REST
     restart_in: float | None = None
+    generation: int | None = None
 
     @property
     def current(self) -> Life:
@@ -170,7 +180,9 @@ class Seat:
         policy, facts, life = self.facts.policy, self.facts, self.current
         outcome = outcome_of(event.ending, life.blame) if isinstance(event, Exited) else Outcome.FAILED
         self.restart_in = None
-        if outcome is Outcome.WANTS_POOL_STOP and not facts.stopping:
+        if life.generation == facts.on_trial and life.ready_at is None:
+            self.after_end = Next.REST  # its code has failed, which the reload deals with
+        elif outcome is Outcome.WANTS_POOL_STOP and not facts.stopping:
             self.after_end = Next.STOP_POOL
         elif not self.wanted:
             self.after_end = Next.REST
@@ -257,8 +269,9 @@ def forget_timer(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatComma
 
 
 def spawn(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
-    seat.life = Life(seat.facts.next_life())
-    yield Spawn(seat.slot, seat.life.number)
+    generation = seat.generation if seat.generation is not None else seat.facts.generation
+    seat.life, seat.generation = Life(seat.facts.next_life(), generation), None
+    yield Spawn(seat.slot, seat.life.number, generation)
     yield from wait_for(seat.facts.policy.timeout_start, now)
 
 
@@ -287,10 +300,16 @@ def become_ready(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatComma
 def ask_for_successor(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
     life = seat.current
     measured = event.measured if isinstance(event, MemoryHigh) else None
-    request = Request.MEMORY_HIGH if isinstance(event, MemoryHigh) else Request.LIFETIME
+    match event:
+        case SuccessionRequested(request=request):
+            pass
+        case MemoryHigh():
+            request = Request.MEMORY_HIGH
+        case _:
+            request = Request.LIFETIME
     if life.blame.request is None:
         life.blame.is_ours(request)
-        yield SuccessionRequested(seat.slot, life.number, life.pid or 0, request, measured)
+        yield WorkerSucceeds(seat.slot, life.number, life.pid or 0, request, measured)
         yield ReplaceSoon(request)
 
 
@@ -336,6 +355,14 @@ def blame_start_timeout(seat: Seat, event: SeatEvent, now: float) -> Iterator[Se
     life.blame.is_for(Result.TIMEOUT)
     seat.grace = seat.facts.policy.timeout_stop
     yield WorkerStartTimedOut(seat.slot, life.number, life.pid or 0, seat.facts.policy.timeout_start)
+
+
+def blame_hang(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
+    assert isinstance(event, Hung)
+    life = seat.current
+    life.blame.is_for(Result.WATCHDOG)
+    seat.grace = seat.facts.policy.timeout_stop
+    yield WorkerHung(seat.slot, life.number, life.pid or 0, event.reason)
 
 
 def blame_stop_timeout(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
@@ -467,6 +494,7 @@ TABLE: Final[dict[tuple[State, type[SeatEvent]], tuple[Row, ...]]] = {
     (S.START, Exited): AFTER_EXIT,
     (S.START, MemoryExceeded): (Row(always, (blame_memory, kill), S.STOP_SIGKILL),),
     (S.START, MemoryHigh): IGNORED,
+    (S.START, Hung): IGNORED,
     (S.START, TimerElapsed): (
         Row(born, (blame_start_timeout, terminate), S.STOP_SIGTERM),
         Row(always, (give_up_waiting,), None),
@@ -485,6 +513,8 @@ TABLE: Final[dict[tuple[State, type[SeatEvent]], tuple[Row, ...]]] = {
     (S.RUNNING, Exited): AFTER_EXIT,
     (S.RUNNING, MemoryExceeded): (Row(always, (blame_memory, kill), S.STOP_SIGKILL),),
     (S.RUNNING, MemoryHigh): (Row(always, (ask_for_successor,), None),),
+    (S.RUNNING, SuccessionRequested): (Row(always, (ask_for_successor,), None),),
+    (S.RUNNING, Hung): (Row(always, (blame_hang, terminate), S.STOP_SIGTERM),),
     (S.RUNNING, TimerElapsed): (Row(always, (ask_for_successor,), None),),
     (S.RUNNING, StopRequested): (
         Row(can_drain, (let_go, drain), S.DRAIN),
@@ -497,8 +527,9 @@ TABLE: Final[dict[tuple[State, type[SeatEvent]], tuple[Row, ...]]] = {
     (S.DRAIN, Exited): AFTER_EXIT,
     (S.DRAIN, MemoryExceeded): (Row(always, (blame_memory, kill), S.STOP_SIGKILL),),
     (S.DRAIN, MemoryHigh): IGNORED,
+    (S.DRAIN, Hung): (Row(always, (blame_hang, terminate), S.STOP_SIGTERM),),
     (S.DRAIN, TimerElapsed): (Row(always, (terminate,), S.STOP_SIGTERM),),
-    (S.DRAIN, StopRequested): (Row(always, (hurry,), None),),
+    (S.DRAIN, StopRequested): (Row(always, (let_go, hurry), None),),
     (S.DRAIN, KillRequested): (Row(always, (tell_kill, kill), S.STOP_SIGKILL),),
     # STOP_SIGTERM: told to go.
     (S.STOP_SIGTERM, StartRequested): IGNORED,
@@ -506,6 +537,7 @@ TABLE: Final[dict[tuple[State, type[SeatEvent]], tuple[Row, ...]]] = {
     (S.STOP_SIGTERM, Exited): AFTER_EXIT,
     (S.STOP_SIGTERM, MemoryExceeded): (Row(always, (blame_memory, kill), S.STOP_SIGKILL),),
     (S.STOP_SIGTERM, MemoryHigh): IGNORED,
+    (S.STOP_SIGTERM, Hung): IGNORED,
     (S.STOP_SIGTERM, TimerElapsed): (Row(always, (blame_stop_timeout, tell_kill, kill), S.STOP_SIGKILL),),
     (S.STOP_SIGTERM, StopRequested): (Row(always, (let_go, kill_sooner), None),),
     (S.STOP_SIGTERM, KillRequested): (Row(always, (let_go, tell_kill, kill), S.STOP_SIGKILL),),
@@ -515,11 +547,12 @@ TABLE: Final[dict[tuple[State, type[SeatEvent]], tuple[Row, ...]]] = {
     (S.STOP_SIGKILL, Exited): AFTER_EXIT,
     (S.STOP_SIGKILL, MemoryExceeded): IGNORED,
     (S.STOP_SIGKILL, MemoryHigh): IGNORED,
+    (S.STOP_SIGKILL, Hung): IGNORED,
     (S.STOP_SIGKILL, TimerElapsed): (Row(always, (kill,), None),),
     (S.STOP_SIGKILL, StopRequested): (Row(always, (let_go,), None),),
     (S.STOP_SIGKILL, KillRequested): (Row(always, (let_go,), None),),
     # AUTO_RESTART: waits for its backoff.
-    (S.AUTO_RESTART, StartRequested): IGNORED,
+    (S.AUTO_RESTART, StartRequested): (Row(always, (count_restart, spawn), S.START),),
     (S.AUTO_RESTART, TimerElapsed): (Row(always, (count_restart, spawn), S.START),),
     (S.AUTO_RESTART, StopRequested): (Row(always, (let_go, forget_timer), S.DEAD),),
     (S.AUTO_RESTART, KillRequested): (Row(always, (let_go, forget_timer), S.DEAD),),

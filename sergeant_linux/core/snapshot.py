@@ -8,14 +8,17 @@ from sergeant_linux.core.slot import Seat, State
 
 @dataclass(frozen=True, slots=True)
 class SeatView:
-    """One seat at one moment. `uptime`: seconds since its process exists, None without one."""
+    """One seat at one moment. `uptime`: seconds since its process exists, None without one; `restart_in`: seconds
+    that were to be waited for the next life when this one had ended."""
 
     state: State
     wanted: bool
     life: int | None
     pid: int | None
     uptime: float | None
+    generation: int | None
     restarts: int
+    restart_in: float | None
     last_result: Result | None
 
 
@@ -30,11 +33,16 @@ class SlotView:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The pool at one moment."""
+    """The pool at one moment. `generation`: the code its lives are born from; `lives`: how many it has had; `wanted`
+    and `ready`: workers that should be ready, and that are (one of a slot)."""
 
     slots: tuple[SlotView, ...]
     stopping: bool
     stragglers: int
+    generation: int
+    lives: int
+    wanted: int
+    ready: int
 
 
 def view(seat: Seat, now: float) -> SeatView:
@@ -47,6 +55,8 @@ def view(seat: Seat, now: float) -> SeatView:
         life=life.number if life is not None else None,
         pid=pid,
         uptime=now - life.born_at if life is not None and pid is not None else None,
+        generation=life.generation if life is not None else None,
         restarts=seat.restarts,
+        restart_in=seat.restart_in if seat.state is State.AUTO_RESTART else None,
         last_result=seat.last_result,
     )

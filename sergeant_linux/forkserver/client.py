@@ -103,8 +103,8 @@ class ForkServer:
         self._in_flight: dict[int, float] = {}
         self._failures = 0
         self._started_at = 0.0
-        self.ever_started = False
         self._preloads = True
+        self.left_threads = False
         self.control: socket.socket | None = None
         self.process: PidRef | None = None
         self.serving = False
@@ -120,7 +120,7 @@ class ForkServer:
         finally:
             theirs.close()
         self.control, self.serving, self._started_at = ours, False, now
-        self.ever_started = True
+        self.left_threads = False
 
     def _config(self) -> dict[str, Any]:
         policy, forks = self._policy, self._policy.spawn == 'fork'
@@ -179,7 +179,7 @@ class ForkServer:
         if message is None or message['type'] != 'serving':
             return None
         if message['threads'] > 1:
-            self._preloads = False
+            self._preloads, self.left_threads = False, True
             return LeftThreads(message['threads'])
         self.serving = True
         self.send_waiting()

@@ -13,16 +13,20 @@ Price: a dict of all descriptors, and the rule above, which nothing but a test c
 """
 
 import select
-from collections.abc import Iterator
-from typing import Final, Generic, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, Protocol, Self, TypeAlias, TypeVar
 
 EPOLLIN: Final = select.EPOLLIN
 EPOLLOUT: Final = select.EPOLLOUT
+EPOLLHUP: Final = select.EPOLLHUP
 
 MAX_TIMEOUT: Final = 86_400.0
 """The longest single wait, in seconds: epoll_wait(2) takes no more than 2^31 ms."""
 
 Key = TypeVar('Key')
+
+Handler: TypeAlias = Callable[[int], None]
+"""A key that is called with the events."""
 
 
 class HasFileno(Protocol):

@@ -21,7 +21,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
-from sergeant_linux.core.commands import Command, Order
+from sergeant_linux.core.commands import FIRST_GENERATION, Command, Order
 from sergeant_linux.core.events import Exited, LifeEvent, MemoryExceeded, MemoryHigh, Ready, Spawned, SpawnFailed
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.pool import Pool
@@ -323,7 +323,7 @@ class RealKernel(Hears):
             self._go_on()
 
     def lose_its_fork_server(self) -> None:
-        process = self._loop._fork_server.process
+        process = self._loop._generations._servers[FIRST_GENERATION].process
         assert process is not None
         process.signal(signal.SIGKILL)
 
@@ -351,7 +351,7 @@ def loop_with(pool: Pool, host: Host) -> Loop:
     logger = logging.getLogger('contract')
     logger.setLevel(logging.CRITICAL + 1)
     loop = Loop(pool.policy, Journal(logger, pool.policy), None, host, os.environ)
-    loop._pool = pool
+    loop._pool = loop._generations._pool = pool
     return loop
 
 

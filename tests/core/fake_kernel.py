@@ -13,9 +13,23 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, assert_never
 
-from sergeant_linux.core.commands import Cancel, Drain, EndStragglers, Go, Kill, Leave, Order, Spawn, Terminate
+from sergeant_linux.core.commands import (
+    FIRST_GENERATION,
+    Cancel,
+    Drain,
+    EndGeneration,
+    EndStragglers,
+    Go,
+    Kill,
+    Leave,
+    Order,
+    Spawn,
+    StartGeneration,
+    Terminate,
+)
 from sergeant_linux.core.events import (
     Exited,
+    Hung,
     LifeEvent,
     MemoryExceeded,
     MemoryHigh,
@@ -87,6 +101,9 @@ class FakeKernel:
 
     endings: Sequence[Ending] = ENDINGS
     watches_memory: bool = True
+    watches_hangs: bool = False
+    generations: dict[int, bool] = field(default_factory=lambda: {FIRST_GENERATION: True})
+    """Which generations of the code there are, and whether they are loaded."""
     processes: dict[int, Process] = field(default_factory=dict)
     newest: int = 0
     left_with: int | None = None
@@ -95,7 +112,8 @@ class FakeKernel:
         """Carry out one order. AssertionError: it makes no sense here."""
         assert self.left_with is None, f'{order} after Leave'
         match order:
-            case Spawn(_, life):
+            case Spawn(_, life, generation):
+                assert self.generations.get(generation), f'{order}: its code is not there'
                 assert life > self.newest, f'{order}: the number of a life is used again'
                 self.newest = life
                 self.processes[life] = Process(life)
@@ -119,6 +137,12 @@ class FakeKernel:
                 self._in(order, life, Phase.AT_GATE, Phase.FREE).killed = True
             case EndStragglers(life):
                 self._in(order, life, Phase.ENDED).searched = True
+            case StartGeneration(generation):
+                assert generation not in self.generations
+                self.generations[generation] = False
+            case EndGeneration(generation):
+                del self.generations[generation]
+                assert any(self.generations.values()), f'{order}: no code is left'
             case Leave(status):
                 assert not self.processes, f'{order} with {list(self.processes.values())} still there'
                 self.left_with = status
@@ -151,6 +175,8 @@ class FakeKernel:
                 if self.watches_memory:
                     yield MemoryExceeded(life, OVER)
                     yield MemoryHigh(life, OVER)
+                if self.watches_hangs and process.ready:
+                    yield Hung(life, 'one task for 60s')
                 for ending in self.endings:
                     yield Exited(life, ending)
             case Phase.ENDED:
@@ -171,8 +197,12 @@ class FakeKernel:
                 process.phase = Phase.ENDED
             case Unpopulated():
                 del self.processes[event.life]
-            case MemoryExceeded() | MemoryHigh():
+            case MemoryExceeded() | MemoryHigh() | Hung():
                 pass
+
+    def loading(self) -> int | None:
+        """Return the generation whose code is being loaded, if there is one."""
+        return next((number for number, is_loaded in self.generations.items() if not is_loaded), None)
 
     def willing(self) -> LifeEvent | None:
         """Return what comes next where all goes well: who is asked for is born and ready, who is asked to go goes."""

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sergeant_linux.core import slot as slots
 from sergeant_linux.core.commands import SeatCommand
-from sergeant_linux.core.events import Exited, KillRequested, SeatEvent, SpawnFailed, StartRequested
+from sergeant_linux.core.events import Exited, Hung, KillRequested, SeatEvent, SpawnFailed, StartRequested
 from sergeant_linux.core.slot import Row, Seat, State
 from tests.core.fake_kernel import FINISHED, NO_MODULE, RAISED, WANTS_STOP, WAS_TOLD_TO_STOP, FakeKernel
 from tests.core.walk import Walk
@@ -72,6 +72,34 @@ WALKS: Final[dict[str, Callable[[], tuple[World, Walk]]]] = {
         ),
         Walk(left=0, depth=7, scales_to=2),
     ),
+    'one slot, reloaded twice': lambda: (
+        World(
+            policy(concurrent_workers=1, **ON_A_GRID),
+            FakeKernel(endings=(RAISED,), watches_memory=False),
+        ),
+        Walk(left=0, depth=9, reloads=2),
+    ),
+    'one slot that goes before its place is filled, reloaded': lambda: (
+        World(
+            policy(concurrent_workers=1, max_surge=0, **ON_A_GRID),
+            FakeKernel(endings=(RAISED,), watches_memory=False),
+        ),
+        Walk(left=0, depth=9, reloads=2, restarts=True),
+    ),
+    'two slots, reloaded, restarted and hanging': lambda: (
+        World(
+            policy(concurrent_workers=2, max_unavailable=1, **ON_A_GRID),
+            FakeKernel(endings=(FINISHED,), watches_memory=False, watches_hangs=True),
+        ),
+        Walk(left=0, depth=6, reloads=1, restarts=True),
+    ),
+    'two slots in one reload': lambda: (
+        World(
+            policy(concurrent_workers=2, **{**ON_A_GRID, 'timeout_start': inf, 'timeout_drain': inf}),
+            FakeKernel(endings=(FINISHED, NO_MODULE), watches_memory=False),
+        ).up_and_reloading(),
+        Walk(left=0, depth=6, reloads=2),
+    ),
 }
 
 
@@ -79,7 +107,8 @@ WALKS: Final[dict[str, Callable[[], tuple[World, Walk]]]] = {
 def test_whatever_happens_the_future_ends_well(name: str) -> None:
     """Every state that can be reached has one of three futures, in turn: neighbours in the walk differ by one step."""
     world, walk = WALKS[name]()
-    world.start()
+    if world.pool.next_deadline() is None and not world.kernel.processes:
+        world.start()
 
     for number, again in enumerate(walk.through(world)):
         with walk.trail.told():
@@ -128,15 +157,21 @@ NEVER_TAKEN: Final = frozenset({
     # Every end has the same six ways on. A process that is not wanted any more has one of them...
     *((State.DRAIN, Exited, f'leads_to_{way}') for way in ('stop_pool', 'give_up', 'budget', 'at_once', 'later')),
     # ... and one that we have sent a signal ends as asked, or by our doing: that is no wish, and no fault of its code.
-    *((State.STOP_SIGTERM, Exited, f'leads_to_{way}') for way in ('stop_pool', 'give_up', 'at_once')),
+    *((State.STOP_SIGTERM, Exited, f'leads_to_{way}') for way in ('stop_pool', 'give_up')),
     *((State.STOP_SIGKILL, Exited, f'leads_to_{way}') for way in ('stop_pool', 'give_up')),
     # A seat that starts is wanted, a spawn that fails says nothing of the code, and it is not tried again at once.
     (State.START, Exited, 'leads_to_rest'),
     *((State.START, SpawnFailed, f'leads_to_{way}') for way in ('rest', 'stop_pool', 'give_up', 'at_once')),
+    # Only one that was ready is watched.
+    (State.START, Hung, 'ignored'),
     # One that was ready can be loaded.
     (State.RUNNING, Exited, 'leads_to_give_up'),
-    # Only seats that are DEAD are asked to start.
-    *((state, StartRequested, 'ignored') for state in State if state not in (State.DEAD, State.FINAL_SIGKILL)),
+    # Only seats that are DEAD or wait for their restart are asked to start.
+    *(
+        (state, StartRequested, 'ignored')
+        for state in State
+        if state not in (State.DEAD, State.AUTO_RESTART, State.FINAL_SIGKILL)
+    ),
 })
 """Rows that are in the table because it is written by rule, and that no order of events leads to."""
 
@@ -162,8 +197,8 @@ def test_the_table_has_every_pair_that_can_occur_and_every_row_it_needs(monkeypa
         (7, {'concurrent_workers': 1, 'restart_budget': '0/10', 'max_worker_lifetime': 5}),
         (6, {'concurrent_workers': 2, 'restart_budget': '1/10'}),
     ):
-        kernel = FakeKernel(endings=(FINISHED, RAISED, NO_MODULE, WANTS_STOP))
-        world, walk = World(policy(**knobs, **ON_A_GRID), kernel), Walk(left=0, depth=depth)
+        kernel = FakeKernel(endings=(FINISHED, RAISED, NO_MODULE, WANTS_STOP), watches_hangs=True)
+        world, walk = World(policy(**knobs, **ON_A_GRID), kernel), Walk(left=0, depth=depth, restarts=True)
         world.start()
         for _ in walk.through(world):
             pass
@@ -197,12 +232,14 @@ class AnyPool(RuleBasedStateMachine):
                 'restart_budget': st.sampled_from([None, None, '0/1s', '2/3s']),
                 'max_worker_lifetime': st.none() | SPANS,
                 'max_worker_lifetime_jitter': st.sampled_from([0, 5]),
+                'max_surge': st.sampled_from([1, 1, 0, 2]),
+                'max_unavailable': st.sampled_from([0, 1, 2]),
             }
         ),
         seed=st.integers(0, 2**32),
     )
     def begin(self, workers: int, knobs: dict[str, Any], seed: int) -> None:
-        self.world = World(policy(concurrent_workers=workers, **knobs), FakeKernel(), Random(seed))
+        self.world = World(policy(concurrent_workers=workers, **knobs), FakeKernel(watches_hangs=True), Random(seed))
         self.world.start()
 
     @precondition(lambda self: self.world.kernel.processes)
@@ -228,6 +265,22 @@ class AnyPool(RuleBasedStateMachine):
     @rule(by=st.sampled_from([-2, -1, 1, 2]))
     def it_is_scaled(self, by: int) -> None:
         self.world.scale(by)
+
+    @rule()
+    def it_is_restarted(self) -> None:
+        self.world.restart()
+
+    @rule()
+    def it_is_reloaded(self) -> None:
+        self.world.reload()
+
+    @precondition(lambda self: self.world.kernel.loading() is not None)
+    @rule(works=st.booleans())
+    def the_code_is_loaded(self, works: bool) -> None:
+        if works:
+            self.world.loads()
+        else:
+            self.world.cannot_load()
 
     @precondition(lambda self: self.world.now > 5)
     @rule()

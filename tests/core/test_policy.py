@@ -41,6 +41,8 @@ def test_the_knobs_have_their_order_flags_and_defaults() -> None:
         ('--restart-budget', None),
         ('--max-worker-lifetime', None),
         ('--max-worker-lifetime-jitter', 0.0),
+        ('--max-surge', 1),
+        ('--max-unavailable', 0),
         ('--worker-memory-high', None),
         ('--memory-measure', 'rss'),
         ('--memory-poll-interval', 0.5),

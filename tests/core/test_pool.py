@@ -20,10 +20,10 @@ from sergeant_linux.core.commands import (
     Scaled,
     Spawn,
     StragglersRemain,
-    SuccessionRequested,
     Terminate,
     WorkerExited,
     WorkerSpawned,
+    WorkerSucceeds,
 )
 from sergeant_linux.core.events import (
     Exited,
@@ -451,7 +451,7 @@ def test_a_successor_is_ready_before_its_predecessor_is_asked_to_go(reason: Requ
     ended = pool.happen(Exited(1, WAS_TOLD_TO_STOP))
 
     measured = OVER if reason is Request.MEMORY_HIGH else None
-    assert asked == [SuccessionRequested(0, 1, pid_of(1), reason, measured), Spawn(0, 2)]
+    assert asked == [WorkerSucceeds(0, 1, pid_of(1), reason, measured), Spawn(0, 2)]
     assert only(born, WorkerSpawned) == [WorkerSpawned(0, 2, 100, predecessor=pid_of(1))]
     assert orders(ready) == [Drain(1)]
     assert drained == ['drain+running']
@@ -540,7 +540,7 @@ def test_a_successor_that_asks_to_be_succeeded_while_its_predecessor_drains_has_
 
     ended = pool.happen(Exited(1, WAS_TOLD_TO_STOP))
 
-    assert lives(asked, SuccessionRequested) == [2]
+    assert lives(asked, WorkerSucceeds) == [2]
     assert lives(ended, Spawn) == [3]
 
 

@@ -39,10 +39,12 @@ BACKOFF_LEVELS: Final = 3
 class Walk:
     """One walk.
 
-    scales_to: how many slots there may be; left: how many lives of which something is left may be waited for at once;
+    reloads: how many reloads there may be; restarts: whether a restart may be asked for; scales_to: how many slots there may be; left: how many lives of which something is left may be waited for at once;
     depth: how many steps from the start, None: to the very end. `trail` is the way to the state yielded last.
     """
 
+    reloads: int = 0
+    restarts: bool = False
     scales_to: int = 1
     left: int = 1
     depth: int | None = None
@@ -87,6 +89,13 @@ class Walk:
             yield partial(World.scale, by=1)
         if len(world.slots()) > 1:
             yield partial(World.scale, by=-1)
+        if world.pool._generations <= self.reloads:
+            yield World.reload
+        if world.kernel.loading() is not None:
+            yield World.loads
+            yield World.cannot_load
+        if self.restarts:
+            yield World.restart
         waiting: list[Seat | Afterlife] = [*world.seats(), *world.afterlives()]
         dues = sorted({due for key in waiting if (due := world.deadline(key)) is not None})
         yield from (partial(World.oversleep, seconds=due) for due in dues)
@@ -179,6 +188,7 @@ def picture(world: World) -> Hashable:
         return (
             seat.state,
             seat.wanted,
+            seat.generation,
             min(seat.failures, BACKOFF_LEVELS),
             world.deadline(seat),
             (seat.grace, max(-1.0, seat.until - world.now)) if draining else None,
@@ -188,6 +198,7 @@ def picture(world: World) -> Hashable:
                 name(life.number),
                 life.pid is not None,
                 min(policy.restart_reset, world.now - life.ready_at) if life.ready_at is not None else None,
+                life.generation,
                 life.can_drain,
                 life.blame.request,
                 life.blame.result,
@@ -198,6 +209,13 @@ def picture(world: World) -> Hashable:
     def slot_picture(slot: Slot) -> Hashable:
         return slot.number, slot.retiring, seat_picture(slot.incumbent), seat_picture(slot.successor)
 
+    def reload_picture() -> Hashable:
+        reload = pool.last_reload
+        if reload is None:
+            return None
+        canary = reload.canary.slot if reload.canary is not None else None
+        return reload.phase, reload.generation, reload.base, canary, facts.generation, facts.on_trial
+
     spent = facts.budget._spent
     span = policy.restart_budget.span if policy.restart_budget is not None else inf
     return (
@@ -205,6 +223,9 @@ def picture(world: World) -> Hashable:
         facts.ever_ready,
         pool._status,
         pool._left,
+        reload_picture(),
+        tuple(sorted(world.kernel.generations.items())),
+        tuple(sorted(pool._away)),
         tuple(slot_picture(slot) for slot in world.slots()),
         tuple((seat.slot, seat in [*world.seats()]) for seat in world.turns()),
         tuple(world.now - at for at in spent if at > world.now - span),

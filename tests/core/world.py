@@ -13,28 +13,33 @@ from sergeant_linux.core.commands import (
     Cancel,
     Command,
     Drain,
+    EndGeneration,
     EndStragglers,
     Go,
     Kill,
     Leave,
     Spawn,
+    StartGeneration,
     Terminate,
     WorkerExited,
     WorkerSpawnFailed,
 )
 from sergeant_linux.core.events import LifeEvent
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.core.pool import AT_REST, MAX_SURGE, Afterlife, Pool
+from sergeant_linux.core.pool import AT_REST, Afterlife, Pool
+from sergeant_linux.core.reload import TRYING
 from sergeant_linux.core.result import Outcome
 from sergeant_linux.core.slot import Seat, Slot, State
 from tests.core.fake_kernel import FakeKernel, Phase, Process
 
-ORDERS: Final = (Spawn, Go, Cancel, Drain, Terminate, Kill, EndStragglers, Leave)
+ORDERS: Final = (Spawn, Go, Cancel, Drain, Terminate, Kill, EndStragglers, StartGeneration, EndGeneration, Leave)
 
 T = TypeVar('T')
 
 FAR_TOO_MANY_STEPS: Final = 1000
 """A world that has not come to rest after so many steps never will."""
+
+GOING: Final = frozenset({State.STOP_SIGTERM, State.STOP_SIGKILL})
 
 TRANSIENT: Final = frozenset({State.START, State.DRAIN, State.STOP_SIGTERM, State.STOP_SIGKILL, State.AUTO_RESTART})
 """The states in which something is waited for."""
@@ -78,6 +83,25 @@ class World:
     def scale(self, by: int) -> list[Command]:
         return self._take(self.pool.scale(by, self.now))
 
+    def restart(self) -> list[Command]:
+        return self._take(self.pool.restart(self.now))
+
+    def reload(self) -> list[Command]:
+        return self._take(self.pool.reload(self.now))
+
+    def loads(self) -> list[Command]:
+        """Let the code that is being loaded be there."""
+        generation = self.kernel.loading()
+        assert generation is not None
+        self.kernel.generations[generation] = True
+        return self._take(self.pool.generation_serves(generation, self.now))
+
+    def cannot_load(self) -> list[Command]:
+        """Let the code that is being loaded be broken."""
+        generation = self.kernel.loading()
+        assert generation is not None
+        return self._take(self.pool.generation_failed(generation, 'SyntaxError()', self.now))
+
     def happen(self, event: LifeEvent) -> list[Command]:
         """Let this become true and the pool know of it."""
         self.kernel.report(event)
@@ -116,9 +140,12 @@ class World:
         commands: list[Command] = []
         for _ in range(FAR_TOO_MANY_STEPS):
             event = next_event()
-            if event is None:
+            if event is not None:
+                commands += self.happen(event)
+            elif self.kernel.loading() is not None:
+                commands += self.loads()
+            else:
                 return commands
-            commands += self.happen(event)
         raise AssertionError('it never comes to rest')
 
     def settle(self) -> list[Command]:
@@ -126,7 +153,8 @@ class World:
         commands: list[Command] = []
         for _ in range(FAR_TOO_MANY_STEPS):
             commands += self.run()
-            if not any(seat.state in TRANSIENT for seat in self.seats()) and not self.turns():
+            in_motion = any(seat.state in TRANSIENT for seat in self.seats()) or self.turns() or self.reloads()
+            if not in_motion:
                 return commands
             commands += self.wait_for_timer()
         raise AssertionError('it never comes to rest')
@@ -135,6 +163,13 @@ class World:
         """Start it and let all workers become ready."""
         self.start()
         self.run()
+        return self
+
+    def up_and_reloading(self) -> 'World':
+        """Let all workers become ready, then ask for a reload whose code can be loaded."""
+        self.up()
+        self.reload()
+        self.loads()
         return self
 
     # What can be seen of it.
@@ -149,6 +184,10 @@ class World:
     def turns(self) -> list[Seat]:
         """Return the incumbents that wait for their turn to be succeeded."""
         return list(self.pool._turns)
+
+    def reloads(self) -> bool:
+        """Whether a reload goes on."""
+        return self.pool.last_reload is not None and self.pool.last_reload.goes_on
 
     def deadline(self, key: Seat | Afterlife) -> float | None:
         """Return the seconds until the timer of a seat, or of what a life has left behind, elapses."""
@@ -183,6 +222,7 @@ class World:
         self.check_budget()
         self.check_number_of_workers()
         self.check_token()
+        self.check_reload()
         self.check_rest()
 
     def check_processes(self) -> None:
@@ -242,8 +282,12 @@ class World:
             if slot.retiring:
                 assert not wanted, f'slot {slot.number} is to go and wants a process'
             elif self.pool.ever_ready or slot.number == 0:
+                if slot.number in self.pool._away and not slot.incumbent.wanted:
+                    assert slot.successor is None and slot.incumbent.state not in AT_REST, 'a place is left empty'
+                    continue
                 assert len(wanted) == 1, f'slot {slot.number} has {len(wanted)} seats that want a process'
-                assert wanted[0] is [*slot.seats()][-1], 'the incumbent is wanted and not its successor'
+                given_up = slot.successor is not None and slot.successor.state in GOING
+                assert wanted[0] is [*slot.seats()][-1] or given_up, 'the incumbent is wanted and not its successor'
                 assert wanted[0].state not in AT_REST, f'slot {slot.number} is {wanted[0].state} and nobody minds'
             else:
                 assert not wanted and slot.incumbent.state is State.DEAD, 'a second worker before the canary is ready'
@@ -253,7 +297,9 @@ class World:
         if self.pool.stopping:
             return
         growing = {slot.number for slot in self.slots() if slot.successor is not None and not slot.retiring}
-        assert len(growing) <= MAX_SURGE, f'successors in slots {growing}'
+        assert len(growing) <= self.pool.policy.max_surge, f'successors in slots {growing}'
+        away = self.pool._away
+        assert len(away) <= self.pool.policy.max_unavailable, f'workers are away in slots {away}'
         assert growing == self.pool._surge, 'the token is lost, or held by nobody'
         turns = self.turns()
         for slot in self.slots():
@@ -261,8 +307,21 @@ class World:
                 asked = seat.state is State.RUNNING and seat.current.blame.request is not None
                 if asked and not slot.retiring and slot.successor in (None, seat):
                     assert seat in turns, f'slot {slot.number} asked to be succeeded and is forgotten'
-        if turns and not growing:
+        policy = self.pool.policy
+        if turns and (len(growing) < policy.max_surge or len(away) < policy.max_unavailable):
             raise AssertionError('somebody waits for a token that nobody holds')
+
+    def check_reload(self) -> None:
+        """Until the canary is ready nobody else runs the new code; after the end of a reload one code is left."""
+        reload = self.pool.last_reload
+        if reload is None or self.pool.stopping:
+            return
+        lives = [seat.life for seat in self.seats() if seat.life is not None]
+        if reload.phase in TRYING:
+            assert sum(life.generation == reload.generation for life in lives) <= 1, 'two canaries'
+            assert self.pool._facts.generation == reload.base
+        elif not reload.goes_on:
+            assert len(self.kernel.generations) == 1, f'code is left: {self.kernel.generations}'
 
     def check_rest(self) -> None:
         """The pool leaves when it is to stop and nothing is left, at that moment, and not before."""

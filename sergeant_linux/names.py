@@ -1,0 +1,194 @@
+"""Where the control socket of a pool is, and how the pools of this host are found.
+
+    $RUNTIME_DIRECTORY/sergeant-linux/NAME.sock     in a unit with RuntimeDirectory=
+    $XDG_RUNTIME_DIR/sergeant-linux/NAME.sock       of a user
+    /run/sergeant-linux/NAME.sock                   of root
+
+Facts: a socket's file stays when its owner is killed, and a connection to it is then refused. A lock (flock(2)) goes
+with the last process that has it, whatever ended that one. The kernel lists the paths of all listening sockets
+(/proc/net/unix, unix(7)). The path of a socket has at most 107 bytes.
+Consequence: a name is taken as long as the lock on NAME.lock is held; a socket whose lock can be had is a dead one's
+and is replaced. A pool is found by its path, wherever its folder is.
+Price: pools in another network namespace, as a container's, are found only where their folder can be seen.
+
+Invariant: of several that claim a name at once one gets it; nothing is left of a pool that ends in order.
+"""
+
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+FOLDER: Final = 'sergeant-linux'
+SUFFIX: Final = '.sock'
+LOCK: Final = '.lock'
+RUN: Final = '/run'
+
+LONGEST_PATH: Final = 107
+"""Bytes: sun_path of unix(7), less its end."""
+
+BACKLOG: Final = 128
+ATTEMPTS: Final = 1000
+
+
+class Taken(Exception):
+    """Somebody else has this name; the text says who."""
+
+
+class NoPlace(Exception):
+    """There is no place for a socket; the text says why not."""
+
+
+class Found(NamedTuple):
+    """A socket that may be a pool's."""
+
+    name: str
+    path: str
+
+
+class Claim:
+    """A name that is ours, and the socket that listens under it."""
+
+    def __init__(self, name: str, path: str, listener: socket.socket, lock: int) -> None:
+        self.name = name
+        self.path = path
+        self.listener = listener
+        self._lock = lock
+
+    def close(self) -> None:
+        """Give the name back: remove the socket and the lock's file, then let go of the lock."""
+        with suppress(OSError):
+            os.unlink(self.path)
+        with suppress(OSError):
+            os.unlink(lock_path(self.path))
+        os.close(self._lock)
+        self.listener.close()
+
+
+def folders(environ: Mapping[str, str]) -> list[str]:
+    """Return where sockets may be, the best place first."""
+    places = [environ.get('RUNTIME_DIRECTORY', '').partition(':')[0], environ.get('XDG_RUNTIME_DIR', ''), RUN]
+    found = [os.path.join(place, FOLDER) for place in places if place.startswith('/')]
+    return list(dict.fromkeys(found))
+
+
+def claim(
+    name: str | None, default: str, path: str | None, environ: Mapping[str, str], group: int | None = None
+) -> Claim:
+    """Return a name and its listening socket: `name`, or else `default` with -2, -3, … where that is taken; at `path`,
+    or else in the first folder that can be written.
+
+    The socket is for its owner alone, or for `group` as well. Raises `Taken` when the name or the path that was asked
+    for is a living pool's, `NoPlace` when no socket can be made.
+    """
+    if path is not None:
+        return _claim(name or default, path, group)
+    refusals = []
+    for folder in folders(environ):
+        try:
+            _make_folder(folder, group)
+            for each in [name] if name is not None else _numbered(default):
+                try:
+                    return _claim(each, os.path.join(folder, each + SUFFIX), group)
+                except Taken:
+                    if name is not None:
+                        raise
+        except OSError as error:
+            refusals.append(f'{folder}: {error.strerror or error}')
+    raise NoPlace('; '.join(refusals))
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f'{name}-{number}' for number in range(2, ATTEMPTS))
+
+
+def _make_folder(folder: str, group: int | None) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o755 if group is not None or folder.startswith(RUN + '/' + FOLDER) else 0o700)
+        return
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(None, 'can not be written')
+
+
+def _claim(name: str, path: str, group: int | None) -> Claim:
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise NoPlace(f'{path} is longer than the {LONGEST_PATH} bytes that the path of a socket may have')
+    try:
+        lock = _lock(name, path)
+    except OSError as error:
+        raise NoPlace(f'{lock_path(path)}: {error.strerror}') from None
+    try:
+        return Claim(name, path, _listen(path, group), lock)
+    except OSError as error:
+        os.unlink(lock_path(path))
+        os.close(lock)
+        raise NoPlace(f'{path}: {error.strerror}') from None
+
+
+def _lock(name: str, path: str) -> int:
+    """Return the lock on the name. The file may be removed by who gives the name back: then it is another one's."""
+    while True:
+        lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(lock, 20, 0).decode('ascii', 'replace').strip() or '?'
+            os.close(lock)
+            raise Taken(f'{name} is already running as pid {pid} ({path})') from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), os.stat(lock_path(path))):
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, f'{os.getpid()}\n'.encode(), 0)
+                return lock
+        os.close(lock)
+
+
+def _listen(path: str, group: int | None) -> socket.socket:
+    """Return a socket that listens at `path`; who is to be kept out never gets in, not even for a moment."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(None, 'there is a file that is no socket')
+        os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+        if group is not None:
+            os.chown(path, -1, group)
+            os.chmod(path, 0o660)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def lock_path(path: str) -> str:
+    """Return the path of the lock beside a socket."""
+    return path.removesuffix(SUFFIX) + LOCK
+
+
+def pools(environ: Mapping[str, str]) -> list[Found]:
+    """Return every socket on this host that looks like a pool's, whoever's it is; whether it answers is to be tried."""
+    paths = set(_listening())
+    places = folders(environ)
+    with suppress(OSError):
+        places += [f'{RUN}/user/{uid}/{FOLDER}' for uid in os.listdir(f'{RUN}/user')]
+    for folder in places:
+        with suppress(OSError):
+            paths.update(os.path.join(folder, each) for each in os.listdir(folder) if each.endswith(SUFFIX))
+    return sorted(Found(os.path.basename(path).removesuffix(SUFFIX), path) for path in paths)
+
+
+def _listening() -> Iterator[str]:
+    with suppress(OSError), open('/proc/net/unix', encoding='utf-8', errors='surrogateescape') as table:
+        for line in table:
+            path = line.rstrip('\n').partition(' /')[2]
+            if path.endswith(SUFFIX) and os.path.basename(os.path.dirname(path)) == FOLDER:
+                yield '/' + path
