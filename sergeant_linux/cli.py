@@ -122,7 +122,7 @@ def _complete() -> NoReturn:
     verbs = parser.add_subparsers(metavar='VERB', required=True, parser_class=Parser)
     for verb, said in VERBS.items():
         _describe(verbs.add_parser(verb, help=said), verb)
-    argcomplete.autocomplete(parser, always_complete_options='long')
+    argcomplete.autocomplete(parser, always_complete_options='long', print_suppressed=True)
     sys.exit(1)
 
 

@@ -154,8 +154,10 @@ def follow(
 ) -> dict[str, Any]:
     """Hand each event of a stream on, and return the pool's answer. Raises Trouble.
 
-    can_end: the end of the pool is an answer, too (an empty one).
+    can_end: the end of the pool is an answer, too (an empty one). It takes as long as it takes: a task may run for
+    hours, and nothing is told meanwhile.
     """
+    client.timeout = None
     stream = client.stream(verb, **asked)
     while True:
         try:
@@ -164,8 +166,7 @@ def follow(
             if can_end:
                 return {}
             raise
-        if told is None:
-            return {}
+        assert told is not None, 'a stream ends with an answer'
         if told.keys() == {'result'}:
             result: dict[str, Any] = told['result']
             return result
@@ -176,7 +177,7 @@ def _told(wait: Callable[[], Any]) -> Any:
     try:
         return wait()
     except PoolError as error:
-        raise Trouble(_STATUS_OF.get(error.code, UNREACHED), error.message) from None
+        raise Trouble(_STATUS_OF.get(error.code, UNREACHED), str(error)) from None
     except TimeoutError:
         raise Trouble(UNREACHED, 'the pool does not answer in time') from None
     except OSError:
@@ -200,4 +201,4 @@ def say_object(data: object) -> None:
 
 def _names(prefix: str, **_: object) -> list[str]:
     """Return the names of the pools of this host, for a shell that completes."""
-    return [name for path in names.listening() if (name := names.name_of(path)).startswith(prefix)]
+    return [pool.name for pool in names.pools(os.environ) if pool.name.startswith(prefix)]

@@ -7,6 +7,7 @@ Price: a pool that hangs costs the patience of a second.
 """
 
 import argparse
+import os
 import sys
 from typing import Any, Final
 
@@ -66,25 +67,27 @@ def run(args: argparse.Namespace) -> int:
 
 def pools() -> list[dict[str, Any]]:
     """Return what is known of each pool of this host, by name; `error` is why it isn't more."""
-    return sorted(map(_pool, names.listening()), key=lambda pool: (pool['name'], pool['socket']))
+    return [pool for found in names.pools(os.environ) if (pool := _pool(found)) is not None]
 
 
-def _pool(path: str) -> dict[str, Any]:
+def _pool(found: names.Found) -> dict[str, Any] | None:
     known: dict[str, Any] = dict.fromkeys(
         ('name', 'pid', 'state', 'ready', 'wanted', 'memory_bytes', 'uptime_seconds', 'module', 'class')
     )
-    known |= {'name': names.name_of(path), 'socket': path, 'error': None}
+    known |= {'name': found.name, 'socket': found.path, 'error': None}
     try:
-        with Client(path, timeout=PATIENCE) as client:
+        with Client(found.path, timeout=PATIENCE) as client:
             status = client.call('status')
     except PermissionError:
         return known | {'error': 'permission denied'}
     except TimeoutError:
         return known | {'error': 'does not answer'}
+    except (ConnectionRefusedError, FileNotFoundError):
+        return None  # the socket of a pool that was killed; one that has just ended
     except OSError as error:
         return known | {'error': error.strerror or str(error)}
     except PoolError as error:
-        return known | {'error': error.message}
+        return known | {'error': str(error)}
     lives = [life for slot in status.get('slots') or () for life in (slot, slot.get('successor')) if life]
     sizes = [life['memory_bytes'] for life in lives if life.get('memory_bytes') is not None]
     told = {key: status[key] for key in known if key in status}

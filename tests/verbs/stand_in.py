@@ -2,14 +2,12 @@
 
 Facts: a verb is a process; what it does is seen in what it sends, what it writes to a pipe or a terminal, and how it
 ends. What a pool says is data, which can be written down.
-Decision: the stand-in is a thread of the test that speaks the protocol on a real socket, as a pool does, and keeps what
-it was asked; the command is the real one, in a pipe or on a pseudo-terminal of a given size.
+Decision: the stand-in is a thread of the test with the control socket of a pool, at whose desk sits a record of what a
+pool has said; it keeps what it was asked. The command is the real one, in a pipe or on a pseudo-terminal of a given size.
 Price: whether a pool says these things is for other tests to find out.
 """
 
-import errno
 import fcntl
-import json
 import os
 import pty
 import re
@@ -22,10 +20,15 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
+
+from sergeant_linux import names
+from sergeant_linux.control import Control, Reply
+from sergeant_linux.kernel.poller import Handler, Poller
 
 REPOSITORY: Final = Path(__file__).parents[2]
 COMMAND: Final = (sys.executable, '-c', 'from sergeant_linux.cli import main; main()')
@@ -33,7 +36,7 @@ COMMAND: Final = (sys.executable, '-c', 'from sergeant_linux.cli import main; ma
 DEADLINE: Final = 15.0
 """How long, in seconds, a test waits for something that comes at once."""
 
-Tell = Callable[[dict[str, Any]], None]
+Tell = Callable[[Mapping[str, object]], None]
 Play = Callable[[dict[str, Any], Tell], dict[str, Any] | None]
 """What is done on a verb: its arguments, and what tells an event; the result, or None: no answer, the connection ends."""
 
@@ -46,33 +49,35 @@ class Refusal(Exception):
         self.code, self.message = code, message
 
 
+class Silence(Exception):
+    """No answer for now."""
+
+
 class StandIn:
     """Answers on `path` until it is closed. `plays` says what, by the verb; `asked` keeps the requests."""
 
-    def __init__(self, folder: Path, name: str, plays: dict[str, Play | dict[str, Any]]) -> None:
-        self.path: Final = folder / 'sergeant-linux' / f'{name}.sock'
-        self.path.parent.mkdir(exist_ok=True)
-        self.plays: Final = {'ping': {'name': name, 'pid': os.getpid(), 'version': '0', 'module': 'm', 'class': 'C'}} | plays
+    def __init__(self, folder: Path, name: str, plays: Mapping[str, Play | dict[str, Any]]) -> None:
+        home = folder / names.FOLDER
+        home.mkdir(exist_ok=True)
+        self.path: Final = home / f'{name}{names.SUFFIX}'
+        self.plays: Final[dict[str, Play | dict[str, Any]]] = dict(plays)
         self.asked: Final[list[tuple[str, dict[str, Any]]]] = []
         self._news = threading.Condition()
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(str(self.path))
-        self._socket.listen()
-        self._connections: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._claim = names.claim(name, name, str(self.path), {})
+        self._poller: Final[Poller[Handler]] = Poller()
+        self._control: Control | None = Control(self._poller, self._desk, self._claim.listener, self._on_error)
+        self._errors: list[Exception] = []
+        self._stop, stopped = socket.socketpair()
+        self._poller.register(stopped, lambda events: None)
+        self._thread = threading.Thread(target=self._serve, args=(stopped,))
+        self._thread.start()
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        self._socket.close()
-        for connection in self._connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads[1:]:
-            thread.join()
-        self.path.unlink(missing_ok=True)
+        self._stop.close()
+        self._thread.join()
+        self._poller.close()
+        self._claim.close()
+        assert self._errors == []
 
     def wait_for(self, verb: str, count: int = 1) -> dict[str, Any]:
         """Wait until this has been asked so often; return the arguments of the last time."""
@@ -84,38 +89,40 @@ class StandIn:
             assert self._news.wait_for(lambda: len(heard()) >= count, DEADLINE), f'{verb} was not asked: {self.asked}'
         return heard()[-1]
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self._connections.append(connection)
-            self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
-            self._threads[-1].start()
+    def _serve(self, stopped: socket.socket) -> None:
+        with stopped:
+            while not select.select([stopped], [], [], 0)[0]:
+                due = self._control.next_deadline() if self._control is not None else None
+                for handler, events in self._poller.wait(None if due is None else due - time.monotonic()):
+                    handler(events)
+                if self._control is not None:
+                    self._control.elapse(time.monotonic())
+            self._hang_up()
 
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile('rb') as requests, suppress(OSError):
-            for line in requests:
-                request = json.loads(line)
-                assert request['v'] == 1
-                answer = {'v': 1, 'id': request['id']}
+    def _hang_up(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
 
-                def say(content: dict[str, Any], answer: dict[str, Any] = answer) -> None:
-                    connection.sendall(json.dumps({**answer, **content}).encode() + b'\n')
+    def _desk(self, verb: str, args: Mapping[str, Any], reply: Reply) -> None:
+        play = self.plays[verb]
+        try:
+            result = play if isinstance(play, dict) else play(dict(args), reply.event)
+        except Refusal as refusal:
+            reply.failed(refusal.code, refusal.message)
+        except Silence:
+            pass
+        else:
+            if result is None:
+                self._hang_up()
+            else:
+                reply.done(result)
+        with self._news:
+            self.asked.append((verb, dict(args)))
+            self._news.notify_all()
 
-                with self._news:
-                    self.asked.append((request['verb'], request['args']))
-                    self._news.notify_all()
-                play = self.plays[request['verb']]
-                try:
-                    result = play if isinstance(play, dict) else play(request['args'], lambda event: say({'event': event}))
-                except Refusal as refusal:
-                    say({'ok': False, 'error': {'code': refusal.code, 'message': refusal.message}})
-                    continue
-                if result is None:
-                    return
-                say({'ok': True, 'result': result})
+    def _on_error(self, error: Exception) -> None:
+        self._errors.append(error)
 
 
 @contextmanager
@@ -132,6 +139,11 @@ def raising(code: str, message: str) -> Play:
         raise Refusal(code, message)
 
     return play
+
+
+def never(args: object, tell: object) -> None:
+    """A play that leaves a request open."""
+    raise Silence
 
 
 def surroundings(**environ: str) -> dict[str, str]:
@@ -152,7 +164,7 @@ def say(*argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
 class Screen:
     """The command on a pseudo-terminal: what it has written so far, and its end."""
 
-    def __init__(self, argv: Sequence[str], width: int, height: int, environ: dict[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], width: int, height: int, environ: Mapping[str, str]) -> None:
         self._master, slave = pty.openpty()
         # ioctl_tty(2), struct winsize: rows, columns, and two that are unused
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', height, width, 0, 0))
@@ -187,15 +199,16 @@ class Screen:
         assert ready, f'nothing more comes after {self.written!r}'
         try:
             read = os.read(self._master, 65536)
-        except OSError as error:
-            assert error.errno == errno.EIO  # nobody has the other side open any more
+        except OSError:  # EIO: nobody has the other side open any more
             return False
         self.written += read.decode()
         return bool(read)
 
 
 @contextmanager
-def screen(*argv: str, width: int = 80, height: int = 24, **environ: str) -> Iterator[Screen]:
+def screen(
+    *argv: str, width: int = 80, height: int = 24, environ: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Screen]:
     shown = Screen(argv, width, height, environ)
     try:
         yield shown

@@ -19,7 +19,7 @@ def golden(name: str) -> str:
 
 def shown(pool: StandIn, width: int, **environ: str) -> str:
     """What `status` writes to a terminal of this width."""
-    with screen('status', '--control-socket', str(pool.path), width=width, **environ) as command:
+    with screen('status', '--control-socket', str(pool.path), width=width, environ=environ) as command:
         status, written = command.end()
     assert status == 0
     return written
@@ -35,7 +35,7 @@ def test_a_terminal_is_filled_and_no_line_is_wider_than_it(pool: StandIn, width:
     assert max(map(len, written.splitlines())) <= width
 
 
-@pytest.mark.parametrize('width', range(20, 240, 11))
+@pytest.mark.parametrize('width', [10, 40, 65, 100, 150])
 def test_no_width_makes_a_line_wrap(pool: StandIn, width: int) -> None:
     least = 24  # the slot, the state, the pid
     assert max(map(len, plain(shown(pool, width)).splitlines())) <= max(width, least)
@@ -154,7 +154,7 @@ def test_a_watched_pool_larger_than_the_screen_shows_its_worst_first_and_counts_
     pool: StandIn, height: int,
 ) -> None:
     pool.plays['status'] = large()
-    with screen('status', '--watch', '--control-socket', str(pool.path), height=height, NO_COLOR='1') as command:
+    with screen('status', '--watch', '--control-socket', str(pool.path), height=height, environ={'NO_COLOR': '1'}) as command:
         command.read_until('not shown')
         command.process.send_signal(signal.SIGINT)
         _, written = command.end()
