@@ -429,6 +429,11 @@ class Policy:
         '--memory-poll-interval', PACE,
         'The longest wait between two looks at the memory of a worker; near its limit they come faster.',
     ))
+    worker_watchdog: float | None = field(default=None, metadata=_knob(
+        '--worker-watchdog', LIFETIME,
+        'Longest time in one task, or without a sign of life from a worker that gives them; a worker over it is '
+        'taken for hung: its stacks are logged, then it is stopped.',
+    ))
     log_level: LogLevel = field(default='info', metadata=_knob(
         '--log-level', _choice(*get_args(LogLevel)),
         'The least severe messages that are logged.',
