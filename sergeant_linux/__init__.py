@@ -4,11 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sergeant_linux.supervisor import Supervisor
+    from sergeant_linux.worker.heartbeat import heartbeat
     from sergeant_linux.worker.ready import ready
 
-__all__ = ['Supervisor', 'ready']
+__all__ = ['Supervisor', 'heartbeat', 'ready']
 
-_HOMES = {'Supervisor': 'sergeant_linux.supervisor', 'ready': 'sergeant_linux.worker.ready'}
+_HOMES = {
+    'Supervisor': 'sergeant_linux.supervisor',
+    'heartbeat': 'sergeant_linux.worker.heartbeat',
+    'ready': 'sergeant_linux.worker.ready',
+}
 
 
 def __getattr__(name: str) -> Any:

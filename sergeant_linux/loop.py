@@ -51,6 +51,8 @@ from sergeant_linux.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Re
 from sergeant_linux.log import StderrHandler
 from sergeant_linux.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.messages import Journal
+from sergeant_linux.page import Page
+from sergeant_linux.stacks import pipe
 from sergeant_linux.stragglers import FORK_SERVER, Stragglers, reap
 from sergeant_linux.undertaker import Undertaker
 
@@ -339,9 +341,10 @@ class Loop:
             theirs.close()
             self._happened(SpawnFailed(life, f'cannot make its cgroup ({explain(error)})'))
             return
-        lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf)
+        page, (stacks, stacks_end) = _page(), _pipe()
+        lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf, page, stacks)
         self._poller.register(ours, partial(self._on_gate, lifeline))
-        self._fork_server.request(life, theirs, leaf)
+        self._fork_server.request(life, theirs, leaf, page=page.fd if page else None, stacks=stacks_end)
 
     def _signal(self, life: int, signum: int) -> None:
         lifeline = self._alive.get(life)
@@ -660,3 +663,19 @@ class Loop:
         if self._host.is_ours:
             self._reap_strangers()
         self._poller.close()
+
+
+def _page() -> Page | None:
+    """Return a page for a life; None when there is none to be had, and then it has no counters."""
+    try:
+        return Page()
+    except OSError:
+        return None
+
+
+def _pipe() -> tuple[int, int] | tuple[None, None]:
+    """Return both ends of a pipe for a life's stacks; none when there is none to be had, and then it has no dump."""
+    try:
+        return pipe()
+    except OSError:
+        return None, None
