@@ -132,6 +132,7 @@ def _policy(
         from sergeant_linux import credentials  # not needed by --help, nor where the usage is wrong
 
         credentials.account(policy)
+        credentials.control_group(policy)
         return policy
     except BadValue as error:
         parser.error(f'{sources[error.knob]}: {error.text}')
