@@ -64,6 +64,13 @@ def test_the_ancestors_command_line_is_all_that_is_needed() -> None:
     (['--restart-budget=5/1min'], {'restart_budget': Budget(5, 60.0)}),
     (['--max-worker-lifetime=12h'], {'max_worker_lifetime': 43200.0}),
     (['--max-worker-lifetime-jitter=10min'], {'max_worker_lifetime_jitter': 600.0}),
+    (['--max-surge=2'], {'max_surge': 2}),
+    (['--max-unavailable=3'], {'max_unavailable': 3}),
+    (['--name=crawl'], {'name': 'crawl'}),
+    (['--name=auto'], {'name': None}),
+    (['--control-socket=/run/crawl.sock'], {'control_socket': '/run/crawl.sock'}),
+    (['--control-socket=none'], {'control_socket': 'none'}),
+    (['--control-group=0'], {'control_group': '0'}),
     (['--worker-watchdog=5min'], {'worker_watchdog': 300.0}),
     (['--worker-memory-high=48M'], {'worker_memory_high': 48 * 1024**2}),
     (['--memory-measure=tree'], {'memory_measure': 'tree'}),
@@ -124,6 +131,11 @@ def test_every_knob_can_come_from_the_environment() -> None:
         'SERGEANT_LINUX_MEMORY_MEASURE': 'pss',
         'SERGEANT_LINUX_MEMORY_POLL_INTERVAL': '11',
         'SERGEANT_LINUX_WORKER_WATCHDOG': '24',
+        'SERGEANT_LINUX_MAX_SURGE': '25',
+        'SERGEANT_LINUX_MAX_UNAVAILABLE': '26',
+        'SERGEANT_LINUX_NAME': 'n',
+        'SERGEANT_LINUX_CONTROL_SOCKET': '/s',
+        'SERGEANT_LINUX_CONTROL_GROUP': '0',
         'SERGEANT_LINUX_LOG_LEVEL': 'error',
         'SERGEANT_LINUX_LOG_FORMAT': 'json',
         'SERGEANT_LINUX_MEMORY_BACKEND': 'cgroup',
@@ -161,6 +173,7 @@ def test_every_knob_can_come_from_the_environment() -> None:
         worker_limit_memlock=Limit(1024, 1024), worker_limit_stack=Limit(2048, 2048),
         worker_limit_fsize=Limit(3072, 3072), worker_limit_data=Limit(4096, 4096), worker_limit_cpu=Limit(60, 60),
         umask=0o22, no_new_privileges=True, worker_watchdog=24.0,
+        max_surge=25, max_unavailable=26, name='n', control_socket='/s', control_group='0',
     )
 
 
