@@ -19,7 +19,7 @@ import fcntl
 import mmap
 import os
 import time
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 SIZE: Final = mmap.PAGESIZE
 
@@ -87,9 +87,7 @@ class Page:
 
     def close(self) -> None:
         """Let go of it. The worker's end, `fd`, is whose it was given to."""
-        for view in (self._numbers, self._times, self._bytes):
-            view.release()
-        self._map.close()
+        _close(self._map, self._numbers, self._times, self._bytes)
 
 
 class Pen:
@@ -114,6 +112,10 @@ class Pen:
         self.numbers[ERROR_LENGTH] = len(data)
         self.numbers[ERROR_SEQUENCE] = (sequence + 1) & (2**62 - 1)
 
+    def close(self) -> None:
+        """Let go of it. A worker doesn't: it writes to its end."""
+        _close(self._map, self.numbers, self.times, self._bytes)
+
 
 def _memfd() -> int:
     name, flags = 'sergeant-linux-page', os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
@@ -121,6 +123,12 @@ def _memfd() -> int:
         return os.memfd_create(name, flags | _NOEXEC_SEAL)
     except OSError:  # EINVAL: an older kernel
         return os.memfd_create(name, flags)
+
+
+def _close(map_: mmap.mmap, *views: 'memoryview[Any]') -> None:
+    for view in views:
+        view.release()
+    map_.close()
 
 
 def _count(number: int) -> int | None:
