@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sergeant_linux.client import Client, PoolError
     from sergeant_linux.supervisor import Supervisor
+    from sergeant_linux.worker.heartbeat import heartbeat
     from sergeant_linux.worker.ready import ready
 
-__all__ = ['Client', 'PoolError', 'Supervisor', 'ready']
+__all__ = ['Client', 'PoolError', 'Supervisor', 'heartbeat', 'ready']
+
+__version__ = '0.2.0'
 
 _HOMES = {
     'Client': 'sergeant_linux.client',
     'PoolError': 'sergeant_linux.client',
     'Supervisor': 'sergeant_linux.supervisor',
+    'heartbeat': 'sergeant_linux.worker.heartbeat',
     'ready': 'sergeant_linux.worker.ready',
 }
 

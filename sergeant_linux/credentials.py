@@ -84,7 +84,12 @@ def account(policy: Policy) -> Account:
     return Account(entry.pw_uid, gid, groups, environ)
 
 
-def _gid(group: str) -> int:
+def control_group(policy: Policy) -> int | None:
+    """Look the control group up. Raises `BadValue`."""
+    return _gid(policy.control_group, 'control_group') if policy.control_group is not None else None
+
+
+def _gid(group: str, knob: str = 'group') -> int:
     if group.isdecimal():
         return int(group)
 
@@ -93,7 +98,7 @@ def _gid(group: str) -> int:
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise BadValue('group', f'expected the name of a group of this host, not {group!r:.100}') from None
+        raise BadValue(knob, f'expected the name of a group of this host, not {group!r:.100}') from None
 
 
 def prepare(policy: Policy, oom_score_adj: int | None, environ: Mapping[str, str]) -> Terms:

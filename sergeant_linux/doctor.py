@@ -45,8 +45,9 @@ ALL_OF_IT: Final = (5, 14)
 DESCRIPTORS: Final = 32
 """How many a supervisor has open without workers, generously."""
 
-DESCRIPTORS_A_WORKER: Final = 4
-"""Its gate, its pidfd, the file its memory is read from, and its cgroup while it is born or buried."""
+DESCRIPTORS_A_WORKER: Final = 7
+"""While it waits to be forked: both ends of its gate, both of the pipe for its stacks, its page twice, and its cgroup.
+Afterwards five: its gate, the pipe, its page, its pidfd, and the file its memory is read from."""
 
 PROCESSES: Final = 6
 """How many there are beside the workers at most: supervisor, undertaker, fork server, meter, an intermediate, a

@@ -36,6 +36,9 @@ FOLDER_PATIENCE: Final = 2.0
 
 MOVE_ATTEMPTS: Final = 100
 
+ROOM: Final = 0.9
+"""A limit is written at once where no more than this part of it is used."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -64,6 +67,22 @@ class Leaf:
         if self.directory >= 0:
             os.close(self.directory)
             self.directory = -1
+
+    def memory_peak(self) -> int | None:
+        """Return the most it has had, in bytes; None where the kernel doesn't tell (memory.peak, since Linux 5.19)."""
+        return self.cgroup.number('memory.peak') if self._has_memory else None
+
+    def change_limit(self, limit: int | None) -> bool:
+        """Put another limit in force, in bytes; False when that would take pages away from it, and is not done here.
+
+        Raises OSError.
+        """
+        self._limit = limit
+        has = self.memory_now() or 0
+        if limit is not None and has > ROOM * limit:
+            return False
+        self.cgroup.write('memory.max', 'max' if limit is None else limit)
+        return True
 
     def memory_now(self) -> int | None:
         """Return memory.current in bytes."""
@@ -193,6 +212,10 @@ class Leaves:
             self.pool.write('cgroup.subtree_control', ' '.join(f'+{name}' for name in sorted(wanted)))
         for file, value in self._limits.pool.items():
             self.pool.write(file, value)
+
+    def change_limits(self, limits: Limits) -> None:
+        """Give leaves that are made from now on these limits."""
+        self._limits = limits
 
     def leaf(self, life: int) -> Leaf:
         """Make the leaf of a life, with its limits in force. Raises OSError."""

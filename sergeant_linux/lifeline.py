@@ -1,4 +1,4 @@
-"""What ties one life to the supervisor: its gate and its pidfd.
+"""What ties one life to the supervisor: its gate, its page, the pipe for its stacks, and its pidfd.
 
 Facts: what comes through the gate was written by a process that may be broken or hostile; a worker's children may
 hold the gate open after its end.
@@ -20,6 +20,7 @@ from sergeant_linux.core.result import Ending, FinalReport
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.leaves import Leaf
+from sergeant_linux.page import Page
 
 MESSAGES_A_TURN: Final = 8
 """How many messages of one worker are read before the others have their turn."""
@@ -35,11 +36,21 @@ class Refused(Exception):
 class Lifeline:
     """One life, from the moment it was asked for to its burial."""
 
-    def __init__(self, number: int, slot: int, gate: socket.socket, leaf: Leaf | None) -> None:
+    def __init__(
+        self,
+        number: int,
+        slot: int,
+        gate: socket.socket,
+        leaf: Leaf | None,
+        page: Page | None = None,
+        stacks: int | None = None,
+    ) -> None:
         self.number = number
         self.slot = slot
         self.gate = gate
         self.leaf = leaf
+        self.page = page
+        self.stacks = stacks
         self.populated: set[str] = set()
         self.process: PidRef | None = None
         self.undertakers_entry: int | None = None
@@ -139,8 +150,13 @@ class Lifeline:
         return round(stat.cpu_seconds, 3) if stat is not None else None
 
     def close(self) -> None:
-        """Let go of the gate and the process. The loop has unregistered both."""
+        """Let go of the gate, the page, the pipe and the process, once. The loop has unregistered them."""
         self.gate.close()
+        if self.page is not None:
+            self.page.close()
+        if self.stacks is not None:
+            os.close(self.stacks)
+        self.page = self.stacks = None
         if self.process is not None:
             self.process.close()
 

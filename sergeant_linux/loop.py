@@ -14,16 +14,17 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from functools import partial
 from random import Random
 from typing import Final
 
-from sergeant_linux import backend, credentials
+from sergeant_linux import backend, credentials, names
 from sergeant_linux import gate as gates
 from sergeant_linux import host as hosts
+from sergeant_linux.control import Control
 from sergeant_linux.core.commands import (
     FIRST_GENERATION,
     Cancel,
@@ -39,11 +40,12 @@ from sergeant_linux.core.commands import (
     Terminate,
 )
 from sergeant_linux.core.deadlines import Deadlines
-from sergeant_linux.core.events import Exited, LifeEvent, Ready, Spawned, SpawnFailed, Unpopulated
-from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
+from sergeant_linux.core.events import Exited, Hung, LifeEvent, Ready, Spawned, SpawnFailed, Unpopulated
+from sergeant_linux.core.policy import AUTO, NONE, VARIABLE_PREFIX, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.delegation import NotOurs
+from sergeant_linux.desk import Desk, texts
 from sergeant_linux.forkserver.client import ForkServer
 from sergeant_linux.generations import Generations
 from sergeant_linux.graves import Graves
@@ -51,11 +53,16 @@ from sergeant_linux.kernel.cgroup import explain
 from sergeant_linux.kernel.poller import EPOLLOUT, Handler, Poller
 from sergeant_linux.leaves import Leaves
 from sergeant_linux.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
+from sergeant_linux.limiter import Limiter
 from sergeant_linux.log import StderrHandler
 from sergeant_linux.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.messages import Journal
+from sergeant_linux.page import Page
+from sergeant_linux.stacks import Stacks, pipe
+from sergeant_linux.status import Status
 from sergeant_linux.stragglers import Stragglers, reap
 from sergeant_linux.undertaker import Undertaker
+from sergeant_linux.watchdog import Watchdog
 
 INTERNAL_ERROR: Final = 70
 """Exit status for an error of our own (EX_SOFTWARE, sysexits.h)."""
@@ -99,28 +106,35 @@ class Loop:
         birth_comm = f'sgt-{token}'
         self._undertaker = Undertaker(self.pool_name, environ)
         self._stragglers = Stragglers(self.pool_name, birth_comm)
+        conditions = self._terms.conditions
+
+        def make_server() -> ForkServer:
+            return ForkServer(self._policy, self.pool_name, birth_comm, environ, host.nofile, conditions, rng)
+
         self._generations = Generations(
-            self._pool,
-            self._poller,
-            journal,
-            lambda: ForkServer(policy, self.pool_name, birth_comm, environ, host.nofile, self._terms.conditions, rng),
-            self._obey,
-            self._stragglers,
+            self._pool, self._poller, journal, make_server, self._obey, self._stragglers
         )
         self._graves = Graves()
         self._leaves: Leaves | None = None
         self._memory: MemoryWatch = RssWatch(policy)
+        self._watchdog = Watchdog(policy)
+        self._stacks = Stacks(self._poller)
+        self._limiter = Limiter(self._poller, environ)
         self._environ = environ
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}
         self._by_pid: dict[int, Lifeline] = {}
         self._dead: dict[int, Lifeline] = {}
+        self._status = Status(self._pool, lambda: self._memory, self._alive, journal.recent)
+        self._desk = Desk(self._pool, self._status, journal.recent, self)
+        self._claim: names.Claim | None = None
+        self._control: Control | None = None
         self._errands: Deadlines[Errand] = Deadlines()
         self._todo: deque[Command] = deque()
         self._stop_signals = 0
         self._child_ended = False
         self._stderr_is_watched = False
-        self._status: int | None = None
+        self._exit_status: int | None = None
 
     # Running.
 
@@ -131,20 +145,21 @@ class Loop:
         """
         try:
             self._begin()
-            while self._status is None:
+            while self._exit_status is None:
                 self._turn()
         except hosts.CantRun:
             raise
         except BaseException:
-            self._status = INTERNAL_ERROR
+            self._exit_status = INTERNAL_ERROR
             self._pool_is_lost()
             self._journal.failure('the supervisor has met an error of its own: the workers were ended')
         finally:
             self._end()
-        return self._status
+        return self._exit_status
 
     def _begin(self) -> None:
         self._poller.register(self._host.inbox, self._on_signal)
+        self._open_control_socket()
         self._set_up_backend()
         if self._leaves is None and not self._terms.can_read_environ:
             self._warn_of_hidden_stragglers()
@@ -159,6 +174,32 @@ class Loop:
         if isinstance(self._memory, MeterWatch):
             self._start_meter(self._memory)
         self._obey(self._pool.start(time.monotonic()))
+
+    def _open_control_socket(self) -> None:
+        """Take the pool's name and listen under it. Raises `CantRun` where what was asked for by name isn't to be had;
+        a place that wasn't asked for is done without, with a warning."""
+        policy = self._policy
+        default = f'{policy.worker_module_name}.{policy.worker_class_name}'[: names.LONGEST_NAME]
+        self._status.name = policy.name or default
+        if policy.control_socket == NONE:
+            return
+        path = policy.control_socket if policy.control_socket != AUTO else None
+        group = credentials.control_group(policy)
+        try:
+            self._claim = names.claim(policy.name, default, path, os.environ, group)
+        except names.Taken as taken:
+            raise hosts.CantRun(str(taken)) from None
+        except names.NoPlace as error:
+            if path is not None:
+                raise hosts.CantRun(f'cannot open the control socket ({error})') from None
+            message = f'there is no control socket, so this pool can only be operated by signals ({error})'
+            self._journal.note(logging.WARNING, message, 'no-control-socket')
+            return
+        self._status.name = self._claim.name
+        self._control = Control(self._poller, self._desk, self._claim.listener, self._on_control_error, group)
+
+    def _on_control_error(self, error: Exception) -> None:
+        self._journal.failure('an error of our own while a request was answered: the pool goes on')
 
     def _set_up_backend(self) -> None:
         """Take the strongest backend that works, or the one that was asked for, and say which."""
@@ -176,6 +217,7 @@ class Loop:
             self._memory = CgroupWatch(policy)
         elif policy.memory_measure != 'rss' and (policy.max_worker_memory_usage or policy.worker_memory_high):
             self._memory = MeterWatch(policy, self._environ)
+        self._status.choice = choice
         fields = {'memory': choice.memory, 'containment': choice.containment, 'why_not': choice.why_not}
         self._journal.note(logging.INFO, str(choice), 'backend', **fields)
 
@@ -192,11 +234,17 @@ class Loop:
         for errand in self._errands.elapse(now):
             self._run(errand)
         self._found(self._memory.look(now))
+        for life, reason in self._watchdog.look(now):
+            self.dump(life, partial(self._hung, life, reason))
+        self._stacks.elapse(now)
         for life in self._graves.look(now):
             self._nothing_left(life, 'leaf')
         due = self._stragglers.due(hurry=self._pool.stopping)
         if due is not None and due <= now:
             self._sweep()
+        self._desk.look()
+        if self._control is not None:
+            self._control.elapse(now)
         self._watch_stderr()
 
     def _patience(self) -> float | None:
@@ -205,6 +253,9 @@ class Loop:
             self._errands.next(),
             self._generations.next_errand(),
             self._memory.next_look(),
+            self._watchdog.next_look(),
+            self._stacks.next_deadline(),
+            self._control.next_deadline() if self._control is not None else None,
             self._graves.next_look(),
             self._stragglers.due(hurry=self._pool.stopping),
         )
@@ -244,6 +295,7 @@ class Loop:
             self._poller.register(process, partial(self._on_exit, lifeline))
             lifeline.undertakers_entry = self._undertaker.enter(process.pid)
             self._memory.watch(lifeline.number, process.pid, lifeline.leaf, time.monotonic())
+            self._watchdog.watch(lifeline.number, lifeline.page, time.monotonic())
             self._generations.settled(lifeline.number)
             self._happened(Spawned(lifeline.number, process.pid))
 
@@ -252,6 +304,7 @@ class Loop:
             for message in lifeline.hear(at_most):
                 if message['type'] == 'ready':
                     self._memory.ready(lifeline.number, time.monotonic())
+                    self._watchdog.ready(lifeline.number, time.monotonic())
                     self._happened(Ready(lifeline.number, can_drain=message.get('drain') is True))
         except EOFError:
             self._poller.unregister(lifeline.gate)
@@ -262,6 +315,8 @@ class Loop:
             return
         self._hear(lifeline, at_most=LAST_MESSAGES)
         ending = lifeline.end(self._memory.forget(lifeline.number))
+        self._watchdog.forget(lifeline.number)
+        self._stacks.forget(lifeline.number)
         self._bury(lifeline)
         if lifeline.malformed:
             message = f'worker({process.pid}) has sent {lifeline.malformed} malformed reports: dropped'
@@ -330,7 +385,7 @@ class Loop:
             case EndGeneration(generation):
                 self._generations.end(generation)
             case Leave(status):
-                self._status = status
+                self._exit_status = status
             case _:
                 self._journal.tell(command, stopping=self._pool.stopping)
 
@@ -347,15 +402,83 @@ class Loop:
             theirs.close()
             self._happened(SpawnFailed(life, f'cannot make its cgroup ({explain(error)})'))
             return
-        lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf)
+        page, (stacks, stacks_end) = _page(), _pipe()
+        lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf, page, stacks)
         self._poller.register(ours, partial(self._on_gate, lifeline))
-        self._generations.of(generation, life).request(life, theirs, leaf)
+        self._generations.of(generation, life).request(
+            life, theirs, leaf, page=page.fd if page else None, stacks=stacks_end
+        )
 
     def _signal(self, life: int, signum: int) -> None:
         lifeline = self._alive.get(life)
         if lifeline is not None and lifeline.process is not None:
             with suppress(PermissionError):  # it has become a program of another uid, set-user-ID root
                 lifeline.process.signal(signum)
+
+    # What the desk asks for.
+
+    def obey(self, commands: Iterable[Command]) -> None:
+        """Carry out what the pool has decided."""
+        self._obey(commands)
+
+    def signal(self, life: int, signum: int) -> None:
+        """Signal the worker of this life."""
+        self._signal(life, signum)
+
+    def dump(self, life: int, done: Callable[[str | None], None]) -> None:
+        """Ask a worker for its stacks; `done` gets them, None when it has given none."""
+        lifeline = self._alive[life]
+        self._stacks.ask(life, lifeline.stacks, partial(self._signal, life, signal.SIGWINCH), done, time.monotonic())
+
+    def stop(self, *, now: bool) -> None:
+        """Stop the pool, as a signal would."""
+        if now:
+            self._kill_now('a request')
+        elif not self._pool.stopping:
+            self._stop_signals += 1
+            message = 'a request was received, triggering a stopping process'
+            self._journal.note(logging.INFO, message, 'stop', signal=None)
+            self._obey(self._pool.stop(time.monotonic()))
+
+    def change_policy(self, policy: Policy) -> None:
+        """Go by this policy from now on. Raises OSError when the kernel refuses a limit."""
+        before, now = self._policy, time.monotonic()
+        if self._leaves is not None and policy.max_worker_memory_usage != before.max_worker_memory_usage:
+            self._change_limits(self._leaves, policy)
+        self._policy = policy
+        self._pool.change_policy(policy, now)
+        self._memory.change_policy(policy)
+        for life, lifeline in self._alive.items():
+            assert lifeline.process is not None
+            self._memory.change(life, lifeline.process.pid, lifeline.leaf, now)
+        self._watchdog.change(policy, now)
+        self._journal.change_policy(policy)
+        self._journal.note(logging.INFO, 'the policy has changed', 'policy', **changes(before, policy))
+
+    def _change_limits(self, leaves: Leaves, policy: Policy) -> None:
+        """Where the kernel holds the limit: for new leaves, and for those in use."""
+        leaves.change_limits(backend.limits_of(policy))
+        if not isinstance(self._memory, CgroupWatch):
+            return
+        limit, lower = policy.max_worker_memory_usage, {}
+        for lifeline in [*self._unborn.values(), *self._alive.values()]:
+            if lifeline.leaf is not None and not lifeline.leaf.change_limit(limit):
+                lower[f'{lifeline.leaf.cgroup.path}/memory.max'] = str(limit)
+        if lower:
+            self._limiter.lower(lower)
+
+    def _hung(self, life: int, reason: str, stacks: str | None) -> None:
+        """A worker is taken for hung, and has been asked for its stacks."""
+        lifeline = self._alive.get(life)
+        if lifeline is not None and lifeline.process is not None:
+            pid = lifeline.process.pid
+            message = (
+                f'worker({pid}) has these stacks:\n{stacks.rstrip()}'
+                if stacks is not None
+                else f'worker({pid}) gives no stacks'
+            )
+            self._journal.note(logging.ERROR, message, 'worker-stacks', life=life, pid=pid, stacks=stacks)
+            self._happened(Hung(life, reason))
 
     # Signals.
 
@@ -528,7 +651,7 @@ class Loop:
             self._happened(Unpopulated(life))
 
     def _known_pids(self) -> frozenset[int]:
-        helpers = (self._undertaker.process, self._memory.process)
+        helpers = (self._undertaker.process, self._memory.process, self._limiter.process)
         known = self._by_pid.keys() | self._generations.pids()
         return frozenset(known | {helper.pid for helper in helpers if helper is not None})
 
@@ -596,10 +719,38 @@ class Loop:
             self._graves.look(time.monotonic())
             time.sleep(0.001)
         self._memory.close()
+        self._limiter.close()
         self._undertaker.dismiss()
         self._undertaker.close()
         if self._leaves is not None:
             self._leaves.close()
         if self._host.is_ours:
             self._reap_strangers()
+        self._desk.close(self._exit_status)
+        if self._control is not None:
+            self._control.close()
+        if self._claim is not None:
+            self._claim.close()
         self._poller.close()
+
+
+def changes(before: Policy, after: Policy) -> dict[str, object]:
+    """Return the knobs that differ, with their new values as they are written."""
+    old, new = texts(before), texts(after)
+    return {name: value for name, value in new.items() if value != old[name]}
+
+
+def _page() -> Page | None:
+    """Return a page for a life; None when there is none to be had, and then it has no counters."""
+    try:
+        return Page()
+    except OSError:
+        return None
+
+
+def _pipe() -> tuple[int, int] | tuple[None, None]:
+    """Return both ends of a pipe for a life's stacks; none when there is none to be had, and then it has no dump."""
+    try:
+        return pipe()
+    except OSError:
+        return None, None

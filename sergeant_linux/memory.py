@@ -78,6 +78,28 @@ class MemoryWatch:
         self._close(life)
         return gauge.highest
 
+    def highest(self, life: int) -> int | None:
+        """Return the highest sample of this life so far, in bytes; None without one."""
+        gauge = self._gauges.get(life)
+        return gauge.highest if gauge is not None else None
+
+    def change_policy(self, policy: Policy) -> None:
+        """Go by the limit and the mark of this policy; lives that are watched already are told by `change`."""
+        self.policy = policy
+
+    def change(self, life: int, pid: int, leaf: Leaf | None, now: float) -> None:
+        """Have the limit and the mark of today count for this life, which may not have been watched before."""
+        gauge, wanted = self._gauges.get(life), self._gauge()
+        if gauge is None:
+            self.watch(life, pid, leaf, now)
+            self.ready(life, now)
+        elif wanted.limit is None and wanted.mark is None:
+            self.forget(life)
+        else:
+            gauge.limit, gauge.mark, gauge.ceiling = wanted.limit, wanted.mark, wanted.ceiling
+            gauge.told, gauge.over_mark = False, 0
+            self._looks.arm(life, now)
+
     def next_look(self) -> float | None:
         """Return when `look` is due; None when nothing is to be looked at."""
         return self._looks.next()

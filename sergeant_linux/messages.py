@@ -79,6 +79,10 @@ class Journal:
         with suppress(Exception):
             self._logger.critical(message, exc_info=True, extra=extra)
 
+    def change_policy(self, policy: Policy) -> None:
+        """Go by this policy in what is said from now on."""
+        self._policy = policy
+
     def tell(self, report: Report, *, stopping: bool) -> None:
         """Write what the core reports."""
         match report:

@@ -30,6 +30,9 @@ RUN: Final = '/run'
 LONGEST_PATH: Final = 107
 """Bytes: sun_path of unix(7), less its end."""
 
+LONGEST_NAME: Final = 64
+"""Characters of a pool's name."""
+
 BACKLOG: Final = 128
 ATTEMPTS: Final = 1000
 

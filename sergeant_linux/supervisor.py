@@ -57,6 +57,7 @@ class Supervisor:
             **policy,
         )
         credentials.account(self.policy)
+        credentials.control_group(self.policy)
         self._logger = logger
 
     def start(self) -> NoReturn:

@@ -27,6 +27,9 @@ OFF: Final = 'off'
 INHERIT: Final = 'inherit'
 """How "as the supervisor has it" (`None`) is written."""
 
+NONE: Final = 'none'
+"""How "do without" is written where there is something to do without by default."""
+
 AUTO: Final = 'auto'
 """How "find it out" is written."""
 
@@ -260,6 +263,17 @@ def _umask(value: object) -> int:
     return mask
 
 
+def _name(value: object) -> str:
+    text = _text(value)
+    if not (text.isprintable() and 0 < len(text) <= _LONGEST_NAME and '/' not in text and text[0] not in '.-'):
+        raise ValueError(f'expected a name of at most {_LONGEST_NAME} characters without "/", not {value!r:.100}')
+    return text
+
+
+def _socket(value: object) -> str:
+    return value if value in (AUTO, NONE) and isinstance(value, str) else _path(value)
+
+
 def _count_of(value: object) -> int:
     return _read_int(value) if isinstance(value, str) else _int(value)
 
@@ -288,6 +302,7 @@ _NO_ID: Final = 2**32 - 1
 """(uid_t) -1: in a system call it means "leave it as it is"."""
 
 _MOST_CORES: Final = 10_000
+_LONGEST_NAME: Final = 64
 
 _PERCENTAGE: Final = re.compile(r'([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%')
 _OCTAL: Final = re.compile(r'[0-7]{1,4}')
@@ -321,6 +336,9 @@ PIDS: Final = _optional(COUNT)
 CORES: Final = _optional(Kind('PERCENT', 'such as 150% for one core and a half', _cores, show=_show_cores))
 WEIGHT: Final = _optional(Kind('N', '1 to 10000', _weight, _read_int))
 DIRECTORY: Final = _optional(Kind('PATH', 'an absolute path', _path), AUTO)
+NAME: Final = _optional(Kind('NAME', 'at most 64 characters', _name), AUTO)
+SOCKET: Final = Kind('PATH', 'an absolute path, auto or none', _socket)
+GROUP: Final = _optional(Kind('NAME', 'a name or a number', _account), NONE)
 ACCOUNT: Final = _optional(Kind('NAME', 'a name or a number', _account), INHERIT)
 NICENESS: Final = _optional(Kind('N', '-20 to 19', _niceness, _read_int), INHERIT)
 UMASK: Final = _optional(Kind('MASK', 'octal, such as 027', _umask, show='{:03o}'.format), INHERIT)
@@ -438,6 +456,25 @@ class Policy:
     memory_poll_interval: float = field(default=0.5, metadata=_knob(
         '--memory-poll-interval', PACE,
         'The longest wait between two looks at the memory of a worker; near its limit they come faster.',
+    ))
+    worker_watchdog: float | None = field(default=None, metadata=_knob(
+        '--worker-watchdog', LIFETIME,
+        'Longest time in one task, or without a sign of life from a worker that gives them; a worker over it is '
+        'taken for hung: its stacks are logged, then it is stopped.',
+    ))
+    name: str | None = field(default=None, metadata=_knob(
+        '--name', NAME,
+        'What the pool is called by those who operate it. By default MODULE.CLASS, and -2, -3 and so on where that is '
+        'taken; a name given here that is taken is exit status 4.',
+    ))
+    control_socket: str = field(default=AUTO, metadata=_knob(
+        '--control-socket', SOCKET,
+        'Where the pool can be asked. By default a socket in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or /run, whichever '
+        'can be written.',
+    ))
+    control_group: str | None = field(default=None, metadata=_knob(
+        '--control-group', GROUP,
+        'Group whose members may operate the pool, as root and the own user may.',
     ))
     log_level: LogLevel = field(default='info', metadata=_knob(
         '--log-level', _choice(*get_args(LogLevel)),

@@ -437,6 +437,8 @@ class Pool:
             if successor is not None and _is_of(successor, reload.generation) and successor.state is State.START:
                 self._give_up_successor(slot, now)
                 yield from self._step(successor, StopRequested(Request.RELOAD, 0.0, self.policy.timeout_stop), now)
+            elif successor is None and _is_of(slot.incumbent, reload.base):
+                self._let_stay(slot.incumbent, now)
         yield EndGeneration(reload.generation)
 
     def _give_up_successor(self, slot: Slot, now: float) -> None:
@@ -444,11 +446,14 @@ class Pool:
         never been asked for. One that was to go for another reason still is."""
         assert slot.successor is not None
         slot.successor.wanted = False
-        incumbent = slot.incumbent
-        incumbent.wanted = not slot.retiring
-        if incumbent.state is State.RUNNING and incumbent.current.blame.request is Request.RELOAD:
-            incumbent.current.blame.request = None
-            self._arm_lifetime(incumbent, now)
+        slot.incumbent.wanted = not slot.retiring
+        self._let_stay(slot.incumbent, now)
+
+    def _let_stay(self, seat: Seat, now: float) -> None:
+        """A worker that was to go for a reload is as if it had never been asked for."""
+        if seat.state is State.RUNNING and seat.current.blame.request is Request.RELOAD:
+            seat.current.blame.request = None
+            self._arm_lifetime(seat, now)
 
     def _arm_lifetime(self, seat: Seat, now: float) -> None:
         ready_at, lifetime = seat.current.ready_at, self.policy.max_worker_lifetime

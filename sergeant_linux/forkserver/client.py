@@ -1,8 +1,8 @@
 """The supervisor's side of the fork server: who is it, what was asked of it, and when is the next one due.
 
-Facts: a request is a datagram with the worker's end of a gate in it; once it is sent and our copy is closed, only the
-far side holds that end, so whatever goes wrong there closes the gate. A full socket (EAGAIN) or a dead peer (EPIPE)
-means: not sent.
+Facts: a request is a datagram with the worker's end of a gate in it, and what else the worker shall have, by name; once
+it is sent and our copy is closed, only the far side holds that end, so whatever goes wrong there closes the gate. A
+full socket (EAGAIN) or a dead peer (EPIPE) means: not sent.
 Consequence: requests wait here until a server serves; those in flight need no bookkeeping but their number. A server
 that dies is replaced, with a growing delay when it dies young; no worker notices.
 
@@ -63,20 +63,32 @@ class ServerEnded:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """A worker that is wanted: the end of the gate that it shall have, and the leaf in which it shall be born."""
+    """A worker that is wanted: the ends that it shall have, and the leaf in which it shall be born."""
 
     life: int
     gate: socket.socket
     leaf: Leaf | None
+    page: int | None
+    stacks: int | None
 
-    def fds(self) -> list[int]:
-        return [self.gate.fileno()] if self.leaf is None else [self.gate.fileno(), self.leaf.directory]
+    def fds(self) -> dict[str, int]:
+        """Return the descriptors by their names, the gate first."""
+        named = {
+            'gate': self.gate.fileno(),
+            'leaf': None if self.leaf is None else self.leaf.directory,
+            'page': self.page,
+            'stacks': self.stacks,
+        }
+        return {name: fd for name, fd in named.items() if fd is not None}
 
     def close(self) -> None:
-        """Let go of what the other side has now, or will never have."""
+        """Let go of what the other side has now, or will never have. Once."""
         self.gate.close()
         if self.leaf is not None:
             self.leaf.close_directory()
+        for fd in (self.page, self.stacks):
+            if fd is not None:
+                os.close(fd)
 
 
 class ForkServer:
@@ -135,12 +147,21 @@ class ForkServer:
             'convenience': ['sergeant'] * forks + [policy.worker_module_name] * (mine and policy.preload),
         }
 
-    def request(self, life: int, gate: socket.socket, leaf: Leaf | None) -> None:
+    def request(
+        self,
+        life: int,
+        gate: socket.socket,
+        leaf: Leaf | None,
+        *,
+        page: int | None = None,
+        stacks: int | None = None,
+    ) -> None:
         """Have a worker forked for this life, in this leaf, as soon as may be.
 
-        `gate` (the worker's end) and the leaf's open directory are this object's from now on.
+        The worker's ends of its gate, its page and the pipe for its stacks, and the leaf's open directory, are this
+        object's from now on.
         """
-        self._waiting.append(_Request(life, gate, leaf))
+        self._waiting.append(_Request(life, gate, leaf, page, stacks))
         self.send_waiting()
 
     def cancel(self, life: int) -> None:
@@ -161,8 +182,9 @@ class ForkServer:
             assert self.control is not None
             request = self._waiting[0]
             try:
-                message = gates.encode({'type': 'spawn', 'life': request.life})
-                socket.send_fds(self.control, [message], request.fds(), socket.MSG_NOSIGNAL)
+                fds = request.fds()
+                message = gates.encode({'type': 'spawn', 'life': request.life, 'fds': list(fds)})
+                socket.send_fds(self.control, [message], list(fds.values()), socket.MSG_NOSIGNAL)
             except OSError:
                 return
             self._waiting.popleft()

@@ -11,6 +11,7 @@ what was asked for, so it comes in between: before the second asking, and before
 Invariant: no user code before GO, and none in a process whose supervisor is gone.
 """
 
+import fcntl
 import gc
 import json
 import os
@@ -40,9 +41,18 @@ the block that a process was exec'd with, so only what is written into that bloc
 
 
 def be_born(
-    gate: socket.socket, *, supervisor: int, intermediate: int, terms: Mapping[str, Any], fresh_interpreter: bool
+    gate: socket.socket,
+    fds: Mapping[str, int],
+    *,
+    supervisor: int,
+    intermediate: int,
+    terms: Mapping[str, Any],
+    fresh_interpreter: bool,
 ) -> NoReturn:
-    """Become a worker. Called in the new process, with all signals blocked; never returns."""
+    """Become a worker. Called in the new process, with all signals blocked; never returns.
+
+    `fds`: what it has beside its gate, by name (`page`, `stacks`).
+    """
     prctl.set_pdeathsig(signal.SIGURG)
     os.setsid()
     while os.getppid() == intermediate:
@@ -60,10 +70,10 @@ def be_born(
     marks = {SLOT: str(go['slot']), LIFE: str(go['life']), POOL: str(go['pool'])}
     os.environ.update(marks)
     if fresh_interpreter:
-        exec_worker(gate, supervisor, terms)
+        exec_worker(gate, fds, supervisor, terms)
     for key, value in marks.items():
         proctitle.set_environ_entry(key, value)
-    become(gate, go)
+    become(gate, fds, go)
 
 
 def stay_only_with(supervisor: int) -> None:
@@ -95,17 +105,19 @@ def wait_for_go(gate: socket.socket, *, peek: bool) -> Mapping[str, Any]:
     os._exit(0)
 
 
-def exec_worker(gate: socket.socket, supervisor: int, terms: Mapping[str, Any]) -> NoReturn:
-    """Go on in a fresh interpreter, which finds GO still unread at the gate. PDEATHSIG and the session survive the
-    exec."""
-    os.dup2(gate.fileno(), GATE_FD)
-    os.set_inheritable(GATE_FD, True)
+def exec_worker(gate: socket.socket, fds: Mapping[str, int], supervisor: int, terms: Mapping[str, Any]) -> NoReturn:
+    """Go on in a fresh interpreter, which finds GO still unread at the gate, and `fds` after that, in their order.
+    PDEATHSIG and the session survive the exec."""
+    beyond = GATE_FD + 1 + len(fds)
+    lifted = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, beyond) for fd in (gate.fileno(), *fds.values())]
+    for number, fd in enumerate(lifted, GATE_FD):
+        os.dup2(fd, number)
     signals.reset_to_default()
-    command = launch.command_line(__name__, [str(supervisor), json.dumps(terms)])
+    command = launch.command_line(__name__, [str(supervisor), json.dumps(terms), *fds])
     os.execve(sys.executable, command, os.environ)
 
 
-def become(gate: socket.socket, go: Mapping[str, Any]) -> NoReturn:
+def become(gate: socket.socket, fds: Mapping[str, int], go: Mapping[str, Any]) -> NoReturn:
     """Take the worker's name and run it."""
     title = f'sergeant-linux: worker {go["module"]}.{go["class"]} [{go["slot"]}]'
     proctitle.set_title(title)
@@ -113,7 +125,7 @@ def become(gate: socket.socket, go: Mapping[str, Any]) -> NoReturn:
     gc.enable()
     reseed()
     signals.reset_to_default()
-    worker.run(gate, go)
+    worker.run(gate, go, **fds)
 
 
 def reseed() -> None:
@@ -126,10 +138,11 @@ def reseed() -> None:
 def main(arguments: list[str]) -> None:
     """The fresh interpreter of a worker that was exec'd."""
     conditions.restrict_dumps(json.loads(arguments[1]))
-    launch.adopt_fds(1)
+    names = arguments[2:]
+    fds = launch.adopt_fds(1 + len(names))
     proctitle.set_title('sergeant-linux: worker')
     launch.leave_our_path()  # from here on, what we import may be the user's
     sys.argv[:] = ['']
     gate = socket.socket(fileno=GATE_FD)
     stay_only_with(int(arguments[0]))
-    become(gate, wait_for_go(gate, peek=False))
+    become(gate, dict(zip(names, fds[1:], strict=True)), wait_for_go(gate, peek=False))

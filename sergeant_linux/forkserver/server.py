@@ -11,6 +11,7 @@ If what was preloaded has left threads running, the server says so and leaves; i
 user's.
 """
 
+import errno
 import gc
 import importlib
 import json
@@ -28,6 +29,9 @@ from sergeant_linux.forkserver import launch, newborn
 from sergeant_linux.kernel import prctl, procfs, proctitle
 
 CONTROL_FD: Final = launch.FIRST_FD
+
+MOST_FDS: Final = 4
+"""How many descriptors come with a request at most: a gate, a leaf, a page, a pipe for stacks."""
 
 
 def main(arguments: list[str]) -> None:
@@ -89,33 +93,44 @@ class Server:
     def serve(self) -> bool:
         """Take one request and fork what it asks for; False when there will be none any more."""
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, gates.MAX_MESSAGE, 4)
+            data, fds, _, _ = socket.recv_fds(self._control, gates.MAX_MESSAGE, MOST_FDS)
         except OSError:
             return False
         if not data:
             return False
         for fd in fds:
             os.set_inheritable(fd, False)  # recv_fds takes no MSG_CMSG_CLOEXEC (Python 3.11 to 3.13 ignore its flags)
-        gate, leaf = socket.socket(fileno=fds[0]), fds[1] if len(fds) > 1 else None
+        names = gates.decode(data)['fds']
+        if fds:
+            self._serve(socket.socket(fileno=fds[0]), dict(zip(names[1:], fds[1:], strict=False)), len(names))
+        return True
+
+    def _serve(self, gate: socket.socket, fds: dict[str, int], sent: int) -> None:
+        """Fork what is asked for; `fds`: what came beside the gate, of `sent` descriptors in all.
+
+        recvmsg(2): a descriptor that can't be installed is dropped (MSG_CTRUNC), and so are all after it.
+        """
+        leaf = fds.pop('leaf', None)
         try:
-            self._fork_intermediate(gate, leaf)
+            if 1 + (leaf is not None) + len(fds) < sent:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            self._fork_intermediate(gate, leaf, fds)
         except OSError as error:
             refuse(gate, error)
         finally:
             gate.close()
-            if leaf is not None:
-                os.close(leaf)
-        return True
+            for fd in (*fds.values(), *([leaf] if leaf is not None else [])):
+                os.close(fd)
 
-    def _fork_intermediate(self, gate: socket.socket, leaf: int | None) -> None:
+    def _fork_intermediate(self, gate: socket.socket, leaf: int | None, fds: dict[str, int]) -> None:
         """Fork the intermediate and wait for its end; with a leaf, it is born there or goes there first."""
-        if leaf is None or not self._clones or not self._clone_intermediate(gate, leaf):
+        if leaf is None or not self._clones or not self._clone_intermediate(gate, leaf, fds):
             intermediate = os.fork()
             if intermediate == 0:
-                self._be_intermediate(gate, leaf, joins=True)
+                self._be_intermediate(gate, leaf, fds, joins=True)
             os.waitid(os.P_PID, intermediate, os.WEXITED)
 
-    def _clone_intermediate(self, gate: socket.socket, leaf: int) -> bool:
+    def _clone_intermediate(self, gate: socket.socket, leaf: int, fds: dict[str, int]) -> bool:
         """Have it born in the leaf; False when that can't be done here, and from then on it is not tried again.
 
         A kernel with the bug kills it at birth, before it has forked: then the leaf is empty, and nothing came of it.
@@ -128,14 +143,16 @@ class Server:
             self._clones = False
             return False
         if intermediate == 0:
-            self._be_intermediate(gate, leaf, joins=False)
+            self._be_intermediate(gate, leaf, fds, joins=False)
         ended = os.waitid(os.P_PID, intermediate, os.WEXITED)
         if ended is not None and ended.si_code == os.CLD_KILLED and not processes_in(leaf):
             self._clones = False
             return False
         return True
 
-    def _be_intermediate(self, gate: socket.socket, leaf: int | None, *, joins: bool) -> NoReturn:
+    def _be_intermediate(
+        self, gate: socket.socket, leaf: int | None, fds: dict[str, int], *, joins: bool
+    ) -> NoReturn:
         """Join the leaf if not born there, fork the worker, leave."""
         me = os.getpid()
         try:
@@ -152,6 +169,7 @@ class Server:
         try:
             newborn.be_born(
                 gate,
+                fds,
                 supervisor=self._config['supervisor'],
                 intermediate=me,
                 terms=self._config['conditions'],

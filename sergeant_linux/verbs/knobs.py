@@ -57,6 +57,7 @@ def read_policy(
         from sergeant_linux import credentials  # not needed by --help, nor where the usage is wrong
 
         credentials.account(policy)
+        credentials.control_group(policy)
         return policy
     except BadValue as error:
         parser.error(f'{sources[error.knob]}: {error.text}')

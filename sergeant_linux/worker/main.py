@@ -15,12 +15,16 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from sergeant_linux.worker import leave, ready, report, shapes, threads
+from sergeant_linux.page import Pen
+from sergeant_linux.worker import dump, heartbeat, leave, ready, report, shapes, threads
 
 
-def run(gate: socket.socket, go: Mapping[str, object]) -> NoReturn:
+def run(
+    gate: socket.socket, go: Mapping[str, object], page: int | None = None, stacks: int | None = None
+) -> NoReturn:
     """Run the worker that `go` names (`module`, `class`), report on `gate`, and exit with the worker's return code.
 
+    `page` and `stacks`, where it has them: the memfd of its page, and the pipe that it writes its stacks into.
     A worker with threads that can't be ended reports them and kills itself (SIGKILL), as the ancestor's does: the
     return code is then the one in the report.
     """
@@ -29,8 +33,13 @@ def run(gate: socket.socket, go: Mapping[str, object]) -> NoReturn:
         leave.forget_inherited()
         os.register_at_fork(after_in_child=gate.close)  # the worker's children have no voice
         ready.attach(gate)
+        if stacks is not None:
+            dump.install(stacks)
+        pen = Pen(page) if page is not None else None
+        if pen is not None:
+            heartbeat.attach(pen)
 
-        outcome = shapes.live(str(go['module']), str(go['class']), gate)
+        outcome = shapes.live(str(go['module']), str(go['class']), gate, pen)
         leave.ignore_signals()
         code = outcome.return_code
 

@@ -19,15 +19,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from sergeant_linux.page import Pen
 from sergeant_linux.worker import ready
 from sergeant_linux.worker.report import Outcome, ReturnCode
 from sergeant_linux.worker.safepoint import StopGuard
+from sergeant_linux.worker.tally import Tally
 
 
-def live(module_name: str, attribute_name: str, gate: socket.socket) -> Outcome:
-    """Load the worker, run it to its end and return how it ended. Never raises."""
+def live(module_name: str, attribute_name: str, gate: socket.socket, pen: Pen | None) -> Outcome:
+    """Load the worker, run it to its end and return how it ended; its tasks are counted with `pen`. Never raises."""
     try:
-        return _load_and_run(module_name, attribute_name, gate)
+        return _load_and_run(module_name, attribute_name, gate, pen)
     except SystemExit as exit_:
         code = exit_code(exit_)
         return Outcome(code, exit_ if code else None)
@@ -37,7 +39,7 @@ def live(module_name: str, attribute_name: str, gate: socket.socket) -> Outcome:
         return Outcome(ReturnCode.FAILED, exception)
 
 
-def _load_and_run(module_name: str, attribute_name: str, gate: socket.socket) -> Outcome:
+def _load_and_run(module_name: str, attribute_name: str, gate: socket.socket, pen: Pen | None) -> Outcome:
     try:
         module = importlib.import_module(module_name)
     except (SystemExit, KeyboardInterrupt):
@@ -54,7 +56,7 @@ def _load_and_run(module_name: str, attribute_name: str, gate: socket.socket) ->
 
     is_class = isinstance(target, type)
     if is_class and hasattr(target, 'init_worker') and hasattr(target, 'work_loop'):
-        return _run_sergeant(target, gate)
+        return _run_sergeant(target, gate, pen)
     if is_class and hasattr(target, 'run'):
         return _run_plain(target)
     if not is_class and callable(target):
@@ -82,14 +84,15 @@ def _run_plain(target: type[Any]) -> Outcome:
     return Outcome(ReturnCode.FINISHED)
 
 
-def _run_sergeant(target: type[Any], gate: socket.socket) -> Outcome:
+def _run_sergeant(target: type[Any], gate: socket.socket, pen: Pen | None) -> Outcome:
     worker: Any = None
     try:
         worker = target()
         worker.init_worker()
         if _has_the_ancestors(worker, 'work_loop'):
-            _announce_after_initialize(worker, gate)
+            _announce_after_initialize(worker, gate, pen)
         else:
+            _count(worker, pen, asks=False)
             ready.ready()
         summary = worker.work_loop()
     except BaseException as exception:
@@ -101,18 +104,27 @@ def _run_sergeant(target: type[Any], gate: socket.socket) -> Outcome:
     return _outcome_of(summary)._replace(received_stop_signal=_received_stop_signal(worker))
 
 
-def _announce_after_initialize(worker: Any, gate: socket.socket) -> None:
-    """Have READY sent, and the stop guard armed, at the moment the worker's `initialize()` returns."""
+def _announce_after_initialize(worker: Any, gate: socket.socket, pen: Pen | None) -> None:
+    """Have READY sent, its tasks counted, and the stop guard armed, at the moment the worker's `initialize()` returns.
+
+    The guard comes last: its way to get tasks must be the one that the worker's loop calls.
+    """
     original = worker.initialize
 
     def initialize() -> None:
         original()
         guarded = _has_the_ancestors(worker, 'iterate_tasks')
+        _count(worker, pen, asks=guarded)
         if guarded:
             StopGuard(worker, gate).arm()
         ready.announce(drain=guarded)
 
     worker.initialize = initialize
+
+
+def _count(worker: Any, pen: Pen | None, *, asks: bool) -> None:
+    if pen is not None and getattr(worker, 'executor_obj', None) is not None:
+        Tally(worker, pen).attach(asks=asks)
 
 
 def _outcome_of(summary: Any) -> Outcome:

@@ -85,12 +85,14 @@ def test_a_worker_is_a_session_of_its_own_and_the_supervisors_child(tmp_path: Pa
         assert [worker['pid'] for worker in seen(tmp_path, 1, 2)] == list(running.workers().values())
 
 
-def test_a_worker_has_stdio_and_the_gate_and_no_other_descriptor(tmp_path: Path, spawn: str) -> None:
+def test_a_worker_has_stdio_its_gate_its_page_the_pipe_for_its_stacks_and_no_other_descriptor(tmp_path: Path, spawn: str) -> None:
     with pool(tmp_path, LOOK, concurrent_workers=3, spawn=spawn, max_worker_memory_usage='1G') as running:
         outputs = [os.readlink(f'/proc/{running.pid}/fd/{fd}') for fd in (1, 2)]
         for worker in seen(tmp_path, 1, 2, 3):
-            (gate,) = [fd for fd in worker['fds'] if int(fd) > 2]
-            assert worker['fds'][gate].startswith('socket:')
+            page, pipe, gate = sorted(target for fd, target in worker['fds'].items() if int(fd) > 2)
+            assert page.startswith('/memfd:sergeant-linux-page')
+            assert pipe.startswith('pipe:') and pipe not in outputs
+            assert gate.startswith('socket:')
             assert [worker['fds'][fd] for fd in '012'] == ['/dev/null', *outputs]
             assert worker['inheritable'] == []
 
@@ -102,15 +104,15 @@ def test_what_the_callers_shell_left_open_does_not_reach_the_workers(tmp_path: P
     )
     with pool(tmp_path, LOOK, spawn=spawn, command=['-c', program]):
         (worker,) = seen(tmp_path, 1)
-        assert len(worker['fds']) == 4
+        assert len(worker['fds']) == 6
 
 
-def test_a_workers_signals_are_as_in_a_new_python(tmp_path: Path, spawn: str) -> None:
+def test_a_workers_signals_are_as_in_a_new_python_but_sigwinch_has_its_stacks_written(tmp_path: Path, spawn: str) -> None:
     with pool(tmp_path, LOOK, spawn=spawn):
         (worker,) = seen(tmp_path, 1)
         assert int(worker['blocked'], 16) == 0
         assert signals_of(worker['ignored']) == {signal.SIGPIPE, signal.SIGXFSZ}
-        assert signals_of(worker['caught']) == {signal.SIGINT}
+        assert signals_of(worker['caught']) == {signal.SIGINT, signal.SIGWINCH}
         assert worker['sigint']
 
 
@@ -139,7 +141,7 @@ def test_what_a_preloaded_module_does_to_signals_does_not_reach_the_workers(tmp_
         (worker,) = seen(tmp_path, 1)
         assert int(worker['blocked'], 16) == 0
         assert signals_of(worker['ignored']) == {signal.SIGPIPE, signal.SIGXFSZ}
-        assert signals_of(worker['caught']) == {signal.SIGINT}
+        assert signals_of(worker['caught']) == {signal.SIGINT, signal.SIGWINCH}
         assert running.stop() == 0
 
 

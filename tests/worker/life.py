@@ -16,6 +16,8 @@ from typing import Any, Final, Protocol
 from sergeant_linux import gate as gates
 from sergeant_linux.kernel import signals
 from sergeant_linux.kernel.pidref import Ended, PidRef
+from sergeant_linux.page import Page
+from sergeant_linux.stacks import pipe
 from sergeant_linux.worker import main
 
 DEADLINE: Final = 10.0
@@ -34,6 +36,10 @@ class Life:
         for fd in (self._journal, self._cue):
             self._closing.callback(os.close, fd)
         self._heard = b''
+        self.page = Page()
+        self._closing.callback(self.page.close)
+        self.stacks, stacks = pipe()
+        self._closing.callback(os.close, self.stacks)
 
         sys.stdout.flush()
         sys.stderr.flush()
@@ -41,11 +47,11 @@ class Life:
         if pid == 0:
             try:
                 self.gate.close()
-                os.close(self._journal)
-                os.close(self._cue)
+                for fd in (self._journal, self._cue, self.stacks):
+                    os.close(fd)
                 os.environ.update(environ, JOURNAL=str(journal), CUE=str(cue))
                 _be_new_born(output)
-                main.run(theirs, {'type': 'go', 'module': module, 'class': attribute})
+                main.run(theirs, {'type': 'go', 'module': module, 'class': attribute}, self.page.fd, stacks)
             finally:
                 os._exit(99)
 
@@ -53,8 +59,8 @@ class Life:
         self._closing.callback(self.process.close)
         self._closing.callback(self._kill)
         theirs.close()
-        os.close(journal)
-        os.close(cue)
+        for fd in (journal, cue, self.page.fd, stacks):
+            os.close(fd)
 
     def close(self) -> None:
         """Kill the worker if it still lives, and let go of everything. A second call does nothing."""
