@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from sergeant_linux.terminal import Live, clean
 
-_OWN_WORDS: Final = frozenset({'event', 'message', 'state', 'changed', 'of', 'reason', 'generation'})
+_OWN_WORDS: Final = frozenset({'event', 'message', 'state', 'changed', 'of', 'reason', 'generation', 'waiting'})
 
 
 class Progress:
@@ -27,6 +27,8 @@ def in_words(event: Mapping[str, Any]) -> str:
     said = [clean(event['state'])] if event.get('state') else []
     if event.get('changed') is not None and event.get('of') is not None:
         said.append(f'{event["changed"]} of {event["of"]} changed')
+    if event.get('waiting'):
+        said.append(f'{len(event["waiting"])} to go: slots {", ".join(map(str, event["waiting"]))}')
     said += [
         f'{clean(key)} {clean(value)}'
         for key, value in event.items()

@@ -1,11 +1,21 @@
-"""`sergeant-linux stop`: the end of a pool, and whom it waits for."""
+"""`sergeant-linux stop`: the end of a pool, and whom it waits for.
+
+Facts: a pool says who is busy when that changes, and a task may take hours. It answers before it leaves, and its name
+is its own until then.
+Decision: on a terminal the seconds go on by themselves, by SIGALRM, since what waits for the pool hears nothing. After
+the answer the name is waited for: what follows `stop` may be a `run`.
+Price: a pool that is killed while it stops never gives its name back, which costs `NAME_PATIENCE`.
+"""
 
 import argparse
+import os
+import signal
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sergeant_linux import figures
+from sergeant_linux import figures, names
 from sergeant_linux.terminal import Live, clean
 from sergeant_linux.verbs.parser import Parser
 from sergeant_linux.verbs.pool import DONE, add_pool, ask, connect, follow, help_text, say, say_object
@@ -25,12 +35,22 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument('--no-wait', action='store_true', help='only begin it')
 
 
+NAME_PATIENCE: Final = 2.0
+"""Seconds that a pool is given to leave after it has said that it does."""
+
+TICK: Final = 1.0
+"""Seconds between two looks at the clock."""
+
+
 def run(args: argparse.Namespace) -> int:
     with connect(args) as client:
         if args.no_wait:
             done = ask(client, 'stop', now=args.now, wait=False)
         else:
-            done = follow(client, 'stop', _Busy(quiet=args.json), now=args.now, wait=True)
+            lock = _identity(names.lock_path(client.path))
+            with _Busy(quiet=args.json) as busy:
+                done = follow(client, 'stop', busy, now=args.now, wait=True)
+            _wait_for_name(names.lock_path(client.path), lock)
     if args.json:
         say_object(done)
     elif args.no_wait:
@@ -40,31 +60,78 @@ def run(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return which file is there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _wait_for_name(path: str, lock: tuple[int, int] | None) -> None:
+    """Wait until the pool has given its name back (names.py)."""
+    deadline = time.monotonic() + NAME_PATIENCE
+    while lock is not None and _identity(path) == lock and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 class _Busy:
     """Shows who is still busy: on a terminal how long each has been, elsewhere a line when it is somebody else."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._live: Final = None if quiet else Live(sys.stdout)
-        self._slots: list[object] | None = None
+        self._event: Mapping[str, Any] = {}
+        self._since = time.monotonic()
+        self._draws = False
+        self._ticks: Final = self._live is not None and self._live.look.is_terminal
+
+    def __enter__(self) -> '_Busy':
+        if self._ticks:
+            self._before = signal.signal(signal.SIGALRM, self._tick)
+            signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ticks:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, self._before)
 
     def __call__(self, event: Mapping[str, Any]) -> None:
+        """Something is new."""
         if self._live is None:
             return
-        busy = list(event.get('busy') or ())
-        slots = [(slot.get('slot'), slot.get('state')) for slot in busy]
-        left = event.get('left_seconds')
-        rest = '' if left is None or left == float('inf') else f', {figures.span(left)} left'
-        head = f'{len(busy)} busy{rest}'
-        if self._live.look.is_terminal:
-            room = max(self._live.look.height - 3, 1)
-            lines = [head, *(f'  {_in_words(slot)}' for slot in busy[:room])]
-            self._live.show([*lines, f'  and {len(busy) - room} more'] if len(busy) > room else lines)
-        elif slots != self._slots:
-            self._live.show([': '.join(filter(None, (head, ', '.join(map(_in_words, busy)))))])
-        self._slots = list(slots)
+        if not self._ticks:
+            self._live.show([': '.join(filter(None, (_head(event, 0.0), ', '.join(_busy(event, 0.0)))))])
+            return
+        self._event, self._since = event, time.monotonic()
+        self._draw(self._live)
+
+    def _tick(self, *_: object) -> None:
+        if self._live is not None and self._event and not self._draws:
+            self._draw(self._live)
+
+    def _draw(self, live: Live) -> None:
+        self._draws = True  # a signal may come in the middle of it
+        passed = time.monotonic() - self._since
+        busy = _busy(self._event, passed)
+        room = max(live.look.height - 3, 1)
+        lines = [_head(self._event, passed), *(f'  {each}' for each in busy[:room])]
+        live.show([*lines, f'  and {len(busy) - room} more'] if len(busy) > room else lines)
+        self._draws = False
 
 
-def _in_words(slot: Mapping[str, Any]) -> str:
-    age = slot.get('task_age_seconds')
-    since = '' if age is None else f' for {figures.span(age)}'
-    return f'slot {slot.get("slot")} (pid {slot.get("pid")}, {clean(slot.get("state"))}){since}'
+def _head(event: Mapping[str, Any], passed: float) -> str:
+    left = event.get('left_seconds')
+    rest = '' if left is None else f', {figures.span(max(left - passed, 0.0))} left'
+    return f'{len(event.get("busy") or ())} busy{rest}'
+
+
+def _busy(event: Mapping[str, Any], passed: float) -> list[str]:
+    """Return each worker in words, `passed` seconds after the event."""
+    words = []
+    for slot in event.get('busy') or ():
+        age = slot.get('task_age_seconds')
+        since = '' if age is None else f' for {figures.span(age + passed)}'
+        words.append(f'slot {slot.get("slot")} (pid {slot.get("pid")}, {clean(slot.get("state"))}){since}')
+    return words

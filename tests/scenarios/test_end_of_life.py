@@ -554,7 +554,7 @@ def limited_descriptors(limit: int) -> list[str]:
     """Return a command that runs the supervisor with a limit on its descriptors."""
     program = (
         'import resource, runpy;'
-        'import sergeant_linux.supervisor, sergeant_linux.cli, sergeant_linux.verbs.run;'  # what is imported needs a descriptor, too
+        'import sergeant_linux.supervisor, sergeant_linux.verbs.run;'  # what is imported needs a descriptor, too
         f'resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));'
         'sergeant_linux.supervisor.main()'
     )

@@ -67,6 +67,7 @@ class StandIn:
         self._poller: Final[Poller[Handler]] = Poller()
         self._control: Control | None = Control(self._poller, self._desk, self._claim.listener, self._on_error)
         self._errors: list[Exception] = []
+        self._has_left = False
         self._stop, stopped = socket.socketpair()
         self._poller.register(stopped, lambda events: None)
         self._thread = threading.Thread(target=self._serve, args=(stopped,))
@@ -76,7 +77,8 @@ class StandIn:
         self._stop.close()
         self._thread.join()
         self._poller.close()
-        self._claim.close()
+        if not self._has_left:
+            self._claim.close()
         assert self._errors == []
 
     def wait_for(self, verb: str, count: int = 1) -> dict[str, Any]:
@@ -117,6 +119,10 @@ class StandIn:
                 self._hang_up()
             else:
                 reply.done(result)
+                if verb == 'stop' and args['wait']:
+                    self._hang_up()
+                    self._claim.close()
+                    self._has_left = True
         with self._news:
             self.asked.append((verb, dict(args)))
             self._news.notify_all()

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from sergeant_linux import names
 from sergeant_linux.cli import STARTS, VERBS
 from tests.verbs.recorded import TROUBLE
 from tests.verbs.stand_in import (
     COMMAND,
     REPOSITORY,
+    Silence,
     StandIn,
     Tell,
     never,
@@ -111,8 +113,13 @@ def test_reload_no_wait_only_begins_it(pool: StandIn) -> None:
 
 @pytest.mark.parametrize(('argv', 'slots'), [([], None), (['0', '2'], [0, 2])])
 def test_restart_takes_slots_or_all(pool: StandIn, argv: list[str], slots: list[int] | None) -> None:
-    pool.plays['restart'] = {'slots': [0, 2]}
-    assert told(pool, 'restart', *argv) == (0, 'slots restarted: 0, 2\n', '')
+    def play(args: dict[str, Any], tell: Tell) -> dict[str, Any]:
+        if args['wait']:
+            tell({'event': 'restart-progress', 'waiting': [0, 2]})
+        return {'slots': [0, 2]}
+
+    pool.plays['restart'] = play
+    assert told(pool, 'restart', *argv) == (0, '2 to go: slots 0, 2\nslots restarted: 0, 2\n', '')
     assert request(pool) == {'slots': slots, 'wait': True}
     assert told(pool, 'restart', *argv, '--no-wait') == (0, 'slots on their way: 0, 2\n', '')
     assert request(pool) == {'slots': slots, 'wait': False}
@@ -132,12 +139,11 @@ def stopping(args: dict[str, Any], tell: Tell) -> dict[str, Any]:
     first = {'slot': 0, 'pid': 12, 'state': 'stop-sigterm', 'task_age_seconds': 3.0}
     second = {'slot': 2, 'pid': 14, 'state': 'stop-sigterm', 'task_age_seconds': None}
     tell({'event': 'stop-progress', 'busy': [first, second], 'left_seconds': 8.0})
-    tell({'event': 'stop-progress', 'busy': [{**first, 'task_age_seconds': 4.0}, second], 'left_seconds': 7.0})
     tell({'event': 'stop-progress', 'busy': [{**first, 'task_age_seconds': 5.0}], 'left_seconds': 6.0})
     return {'status': 0}
 
 
-def test_stop_tells_in_a_pipe_who_is_busy_when_it_is_somebody_else(pool: StandIn) -> None:
+def test_stop_tells_in_a_pipe_who_is_busy(pool: StandIn) -> None:
     pool.plays['stop'] = stopping
     assert told(pool, 'stop') == (0, (
         '2 busy, 8.0s left: slot 0 (pid 12, stop-sigterm) for 3.0s, slot 2 (pid 14, stop-sigterm)\n'
@@ -152,12 +158,33 @@ def test_stop_shows_on_a_terminal_how_long_each_has_been_busy(pool: StandIn) -> 
     with screen('stop', '--control-socket', str(pool.path)) as command:
         status, written = command.end()
     assert status == 0
-    assert written.replace('\033[K', '').split('\033[J') == [
-        '2 busy, 8.0s left\n  slot 0 (pid 12, stop-sigterm) for 3.0s\n  slot 2 (pid 14, stop-sigterm)\n',
-        '\033[3F2 busy, 7.0s left\n  slot 0 (pid 12, stop-sigterm) for 4.0s\n  slot 2 (pid 14, stop-sigterm)\n',
-        '\033[3F1 busy, 6.0s left\n  slot 0 (pid 12, stop-sigterm) for 5.0s\n',
-        'the pool has stopped, exit status 0\n',
-    ]
+    drawn = [each for each in written.replace('\033[K', '').split('\033[J') if 'slot' in each]
+    assert drawn[0] == '2 busy, 8.0s left\n  slot 0 (pid 12, stop-sigterm) for 3.0s\n  slot 2 (pid 14, stop-sigterm)\n'
+    assert drawn[-1].startswith('\033[3F1 busy, ') and 'slot 2' not in drawn[-1]
+    assert written.endswith('the pool has stopped, exit status 0\n')
+
+
+def test_on_a_terminal_the_seconds_go_on_while_the_pool_says_nothing(pool: StandIn) -> None:
+    def play(args: dict[str, Any], tell: Tell) -> None:
+        tell({'event': 'stop-progress', 'busy': [{'slot': 0, 'pid': 12, 'state': 'x', 'task_age_seconds': 600.0}]})
+        raise Silence
+
+    pool.plays['stop'] = play
+    with screen('stop', '--control-socket', str(pool.path)) as command:
+        command.read_until('\033[2F')  # drawn again, in the same place
+        command.process.send_signal(signal.SIGINT)
+        status, written = command.end()
+    assert status == 130
+    ages = re.findall(r'for 10m(\d\d)s', written)
+    assert ages[0] == '00' < ages[-1]
+
+
+def test_a_stop_is_over_when_the_name_of_the_pool_is_free(pool: StandIn) -> None:
+    pool.plays['stop'] = {'status': 0}
+    lock = names.lock_path(str(pool.path))
+    assert os.path.exists(lock)
+    assert told(pool, 'stop')[0] == 0
+    assert not os.path.exists(lock)
 
 
 def test_a_stop_of_more_workers_than_the_screen_has_lines_counts_the_rest(pool: StandIn) -> None:
