@@ -106,9 +106,9 @@ def _loop(policy: Policy, journal: Journal, handler: StderrHandler | None, host:
 
 def main() -> NoReturn:
     """The command line of `python3 -m sergeant_linux.supervisor`."""
-    from sergeant_linux import cli
+    from sergeant_linux.verbs.run import parse_run
 
-    run(cli.parse_run(sys.argv[1:], os.environ, 'python3 -m sergeant_linux.supervisor'))
+    run(parse_run(sys.argv[1:], os.environ, 'python3 -m sergeant_linux.supervisor'))
 
 
 if __name__ == '__main__':

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sergeant_linux.cli import parse_run
 from sergeant_linux.core.policy import Knob, Policy
+from sergeant_linux.verbs.run import parse_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sergeant_linux.cli import parse_run
 from sergeant_linux.core.policy import Budget, Knob, Limit, Policy
+from sergeant_linux.verbs.run import parse_run
 
 REQUIRED = ['--concurrent-workers=4', '--worker-class=Worker', '--worker-module=crawl_worker']
 PROG = 'sergeant-linux run'
@@ -321,7 +321,7 @@ def test_version_is_shown() -> None:
 def test_help_lists_the_verbs() -> None:
     done = run('--help')
     assert (done.returncode, done.stderr) == (0, '')
-    assert 'run: keep a pool of workers running' in done.stdout
+    assert '  run       keep a pool of workers running\n' in done.stdout
 
 
 def test_help_after_the_verb_is_the_verbs() -> None:
