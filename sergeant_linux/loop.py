@@ -189,6 +189,8 @@ class Loop:
             self._claim = names.claim(policy.name, default, path, os.environ, group)
         except names.Taken as taken:
             raise hosts.CantRun(str(taken)) from None
+        except OSError as error:
+            raise hosts.CantRun(f'cannot open the control socket ({error})') from None
         except names.NoPlace as error:
             if path is not None:
                 raise hosts.CantRun(f'cannot open the control socket ({error})') from None

@@ -14,6 +14,7 @@ Price: pools in another network namespace, as a container's, are found only wher
 Invariant: of several that claim a name at once one gets it; nothing is left of a pool that ends in order.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -85,7 +86,7 @@ def claim(
     or else in the first folder that can be written.
 
     The socket is for its owner alone, or for `group` as well. Raises `Taken` when the name or the path that was asked
-    for is a living pool's, `NoPlace` when no socket can be made.
+    for is a living pool's, `NoPlace` when no socket can be made, OSError when there are no descriptors left.
     """
     if path is not None:
         return _claim(name or default, path, group)
@@ -100,8 +101,15 @@ def claim(
                     if name is not None:
                         raise
         except OSError as error:
+            _pass_on(error)
             refusals.append(f'{folder}: {error.strerror or error}')
     raise NoPlace('; '.join(refusals))
+
+
+def _pass_on(error: OSError) -> None:
+    """Raise what is no fault of the place."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        raise error
 
 
 def _numbered(name: str) -> Iterator[str]:
@@ -123,12 +131,14 @@ def _claim(name: str, path: str, group: int | None) -> Claim:
     try:
         lock = _lock(name, path)
     except OSError as error:
+        _pass_on(error)
         raise NoPlace(f'{lock_path(path)}: {error.strerror}') from None
     try:
         return Claim(name, path, _listen(path, group), lock)
     except OSError as error:
         os.unlink(lock_path(path))
         os.close(lock)
+        _pass_on(error)
         raise NoPlace(f'{path}: {error.strerror}') from None
 
 

@@ -531,7 +531,7 @@ def test_nothing_of_the_program_leaks_into_the_workers(tmp_path: Path) -> None:
             time.sleep(1000)
     """
     with program(tmp_path, source, worker) as running:
-        assert told(running, 'seen') == [4, 1, [], True, False, False, 'set before the start', True]
+        assert told(running, 'seen') == [6, 1, [], True, False, False, 'set before the start', True]
         assert running.stop() == 0
 
 
