@@ -531,7 +531,7 @@ def test_nothing_of_the_program_leaks_into_the_workers(tmp_path: Path) -> None:
             time.sleep(1000)
     """
     with program(tmp_path, source, worker) as running:
-        assert told(running, 'seen') == [4, 1, [], True, False, False, 'set before the start', True]
+        assert told(running, 'seen') == [6, 1, [], True, False, False, 'set before the start', True]
         assert running.stop() == 0
 
 
@@ -539,8 +539,9 @@ def test_the_module_gives_the_same_names() -> None:
     import sergeant_linux
 
     assert sergeant_linux.Supervisor is Supervisor
-    assert callable(sergeant_linux.ready)
-    sergeant_linux.ready()  # outside of a worker it does nothing
+    assert callable(sergeant_linux.ready) and callable(sergeant_linux.heartbeat)
+    sergeant_linux.ready()  # outside of a worker they do nothing
+    sergeant_linux.heartbeat()
     with pytest.raises(AttributeError):
         _ = sergeant_linux.no_such_name
 
