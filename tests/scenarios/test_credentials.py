@@ -150,7 +150,7 @@ def test_a_worker_of_another_user_is_as_any_other_in_the_rest(folder: Path, pyth
         assert look['pid'] == record['pid']
         assert look['title'] == 'sergeant-linux: worker worker.Worker [0]'
         assert look['pdeathsig'] == signal.SIGKILL
-        assert len(look['fds']) == 4  # stdio and its gate
+        assert len(look['fds']) == 6  # stdio, its gate, its page, the pipe for its stacks
         for mark in (b'SERGEANT_WORKER_LIFE=1', b'SERGEANT_WORKER_SLOT=0'):
             assert procfs.environ_contains(look['pid'], mark)
         kill(look['pid'], signal.SIGUSR2)
