@@ -539,7 +539,7 @@ def test_the_module_gives_the_same_names() -> None:
     import sergeant_linux
 
     assert sergeant_linux.Supervisor is Supervisor
-    assert callable(sergeant_linux.ready) and callable(sergeant_linux.heartbeat)
+    assert callable(sergeant_linux.ready)
     sergeant_linux.ready()  # outside of a worker they do nothing
     sergeant_linux.heartbeat()
     with pytest.raises(AttributeError):
