@@ -540,7 +540,8 @@ def test_the_module_gives_the_same_names() -> None:
 
     assert sergeant_linux.Supervisor is Supervisor
     assert callable(sergeant_linux.ready)
-    sergeant_linux.ready()  # outside of a worker it does nothing
+    sergeant_linux.ready()  # outside of a worker they do nothing
+    sergeant_linux.heartbeat()
     with pytest.raises(AttributeError):
         _ = sergeant_linux.no_such_name
 

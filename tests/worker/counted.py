@@ -179,14 +179,14 @@ class Daemonizing:
 
 
 class Outlived:
-    """Leaves a child behind that waits for a cue."""
+    """Leaves a child behind that opens VICTIM under every free number and waits for cues."""
 
     def run(self) -> None:
-        pid = os.fork()
-        if pid == 0:
+        if os.fork() == 0:
             try:
+                self.files = [os.open(os.environ['VICTIM'], os.O_RDWR) for _ in range(64)]
+                journal(f'child {os.getpid()}')
                 wait_for_cue()
                 journal('child goes on')
             finally:
                 os._exit(0)
-        journal(f'child {pid}')

@@ -103,8 +103,10 @@ def test_a_worker_that_has_closed_its_descriptors_is_not_asked(start: Start, tmp
     assert victim.read_bytes() == b'precious'
 
 
-def test_a_child_of_the_worker_neither_answers_nor_holds_the_pipe(start: Start) -> None:
-    life = start('Outlived', COUNTED)
+def test_a_child_of_the_worker_neither_answers_nor_holds_the_pipe(start: Start, tmp_path: Path) -> None:
+    victim = tmp_path / 'victim'
+    victim.write_bytes(b'precious')
+    life = start('Outlived', COUNTED, VICTIM=str(victim))
     child = int((life.heard() or '').removeprefix('child '))
     assert life.end().exit_code == 0
 
@@ -115,6 +117,7 @@ def test_a_child_of_the_worker_neither_answers_nor_holds_the_pipe(start: Start) 
     assert asked == []
     life.cue()
     life.expect('child goes on')
+    assert victim.read_bytes() == b'precious'
 
 
 def test_the_answer_is_over_when_nothing_more_comes_after_its_last_line(ends: tuple[int, int]) -> None:

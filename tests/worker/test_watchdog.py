@@ -71,6 +71,15 @@ def test_a_worker_is_looked_at_for_the_first_time_a_span_after_it_is_ready(worke
     assert watchdog.next_look() == now + 5 + SPAN
 
 
+def test_what_a_worker_did_before_it_was_ready_does_not_count(workers: list[Worker], now: float) -> None:
+    workers[0].is_in_a_task_since(now - 10)
+    watchdog = watching(workers[:1], now)
+    watchdog.ready(0, now + 30)  # said once more
+
+    assert watchdog.next_look() == now + SPAN
+    assert watchdog.look(now + SPAN) == [(0, 'in one task for 1min, longer than 1min')]
+
+
 def test_a_worker_that_hangs_in_a_task_is_found_when_the_span_is_over_and_once(
     workers: list[Worker], now: float
 ) -> None:
