@@ -1,0 +1,340 @@
+#!/usr/bin/env python3
+"""Build the disk of the lab that has systemd, once for each recipe, and print where it is.
+
+Facts: a Debian with systemd and podman is 190 packages; to fetch, unpack and configure them takes three quarters of a minute.
+It needs no kernel of its own, but root, as its files are of several users. This machine's apt knows where its Debian
+comes from; a container's image can't be pulled without a network, and takes long to unpack under User-Mode Linux.
+Consequence: it is built once and kept, outside of the checkout, under a name that is made of everything that goes into
+it; nobody writes to it afterwards, each lab writes to a file of its own above it (copy on write).
+Decision: mmdebstrap makes the tree from the sources of this machine's apt, as they are; pip, meanwhile, fetches what the
+tests import, for the Python of that tree, and leaves the wheels in it; then the disk is booted once, so that the
+container's image, made of the same tree, lies ready in podman's store.
+Price: 0.4 GiB of disk, and a Debian that becomes old: `--fresh` builds it anew. Nothing of this project is in it: the
+checkout is mounted when the lab boots.
+
+In the disk:
+  /opt/lab           the Python environment: `/opt/lab/bin/python -m pytest`
+  /srv/wheels        the wheels that it was made of (and setuptools, and python-prctl's where a compiler was there)
+  lab-base           the container's image, in podman's store: Debian with Python and /opt/lab, no systemd, no podman
+  crawler            a user without rights
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+PATH = os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'
+
+PROGRAMS = {'mmdebstrap': 'mmdebstrap', 'mke2fs': 'e2fsprogs', 'apt-get': 'apt'}
+"""What the building runs, and the Debian package that has it."""
+
+PACKAGES = (
+    'systemd systemd-sysv dbus dbus-user-session libpam-systemd kmod procps iproute2 '
+    'python3 python3-venv python3-prctl redis-server '
+    'podman crun conmon netavark'
+).split()
+
+NOT_IN_CONTAINER = (
+    'systemd systemd-sysv libsystemd-shared dbus dbus-bin dbus-daemon kmod iptables netbase redis-server redis-tools '
+    'podman crun conmon netavark aardvark-dns golang-github-containers-common golang-github-containers-image buildah '
+    'perl perl-modules-5.36 libperl5.36 e2fsprogs libgpgme11 gnupg gpg gpg-agent gpgsm gpgconf dirmngr'
+).split()
+"""Packages whose files the container's image goes without; a name that isn't there does no harm."""
+
+WHEELS = 'psutil>=5.9 sergeant==0.27.0 redis>=4.6 pytest>=8.2 pytest-timeout>=2.3 hypothesis>=6.100'.split()
+"""As pyproject.toml has them; what only checks the source isn't needed in the lab."""
+
+BUILD_WHEELS = 'setuptools>=77 wheel'.split()
+"""For a wheel of this project to be built without a network."""
+
+DISK = '3000M'
+"""The size of the file system; the file is sparse."""
+
+OLD = 30 * 24 * 3600.0
+"""Seconds after which a disk that nobody has used goes away when another one is built."""
+
+LAB_INIT = """\
+#!/bin/sh
+# Process 1, until it finds the one that is in the checkout. $lab is on the kernel's command line.
+set -eu
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir /run/lab
+mount -t hostfs -o "$lab" hostfs /run/lab
+exec /run/lab/init
+"""
+
+SERGEANT_LINUX = """\
+#!/opt/lab/bin/python
+import sys
+
+from sergeant_linux.cli import main
+
+sys.exit(main())
+"""
+
+CUSTOMIZE = """\
+set -eu
+cd "$1"
+echo lab > etc/hostname
+echo '127.0.0.1 localhost lab' > etc/hosts
+: > etc/fstab
+: > etc/machine-id
+mkdir -p usr/lib/modules opt/lab srv/wheels
+chroot . useradd --system --create-home --shell /bin/sh crawler
+# what a server does by the clock, and people's logins; the tests start their own redis-server
+for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer logrotate.timer man-db.timer \\
+	podman-auto-update.timer podman-auto-update.service podman-restart.service podman.socket podman.service redis-server.service \\
+	getty.target e2scrub_reap.service systemd-firstboot.service systemd-update-utmp-runlevel.service netavark-dhcp-proxy.socket
+do
+	ln -sf /dev/null "etc/systemd/system/$unit"
+done
+chroot . python3 -m venv --without-pip --system-site-packages /opt/lab
+"""
+
+IMPORT = """\
+set -eu
+modprobe overlay
+podman import --quiet --change 'ENV PATH=/opt/lab/bin:/usr/local/bin:/usr/bin:/bin' --change 'ENV LANG=C.UTF-8' /srv/base.tar lab-base
+rm /srv/base.tar
+journalctl --quiet --rotate --vacuum-size=1 2> /dev/null
+: > /etc/machine-id
+"""
+"""What is done at the first boot."""
+
+
+def fail(message: str) -> None:
+    print(f'image: {message}', file=sys.stderr)
+    sys.exit(125)
+
+
+def cache() -> Path:
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'sergeant-linux-lab'
+
+
+def release() -> str:
+    """Return the code name of this machine's Debian."""
+    found = dict(line.split('=', 1) for line in Path('/etc/os-release').read_text().splitlines() if '=' in line)
+    if found.get('ID') != 'debian':
+        fail(f'the disk is made from the apt sources of a Debian, this machine is {found.get("ID")}')
+    return found['VERSION_CODENAME'].strip('"')
+
+
+def sources(codename: str) -> list[str]:
+    """Return the lines of a sources.list(5): what this machine's apt has of its own Debian."""
+    listing = subprocess.run(
+        ['apt-get', 'indextargets', '--format', '$(ORIGIN)|$(CODENAME)|$(RELEASE)|$(REPO_URI)|$(COMPONENT)',
+         'Created-By: Packages'], check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    found: dict[tuple[str, str], None] = {}
+    for line in listing.splitlines():
+        origin, name, suite, uri, component = line.split('|')
+        if origin == 'Debian' and name.removesuffix('-security').removesuffix('-updates') == codename and component == 'main':
+            found[uri, name if name.startswith(codename) else suite] = None
+    if not found:
+        fail(f'this machine\'s apt has no lists of Debian {codename}: apt-get update')
+    return [f'deb {uri} {suite} main' for uri, suite in found]
+
+
+def apt_options() -> list[str]:
+    """Return how this machine's apt reaches its sources: proxies, certificates."""
+    dump = subprocess.run(['apt-config', 'dump', '--no-empty', 'Acquire::http', 'Acquire::https'], check=True,
+                          capture_output=True, text=True).stdout  # fmt: skip
+    return [f'--aptopt={line}' for line in dump.splitlines() if line.startswith(('Acquire::http::', 'Acquire::https::'))]
+
+
+def key() -> str:
+    """Return a name for what goes into the disk."""
+    recipe = Path(__file__).read_bytes() + release().encode()
+    return hashlib.sha256(recipe).hexdigest()[:16]
+
+
+def path() -> Path:
+    """Return where the disk is, or would be."""
+    return cache() / f'{release()}-{key()}.ext4'
+
+
+def pip() -> list[str]:
+    """Return a command that is pip."""
+    for python in (sys.executable, str(HERE.parent / '.venv/bin/python'), 'python3'):
+        command = [python, '-m', 'pip']
+        if shutil.which(python) and subprocess.run([*command, '--version'], capture_output=True).returncode == 0:
+            return command
+    fail('no Python here has pip: apt-get install python3-pip, or make lab-systemd')
+    raise AssertionError
+
+
+def debian_python() -> str:
+    """Return the version of Python that this machine's Debian has."""
+    show = subprocess.run(['apt-cache', 'show', '--no-all-versions', 'python3'], check=True, capture_output=True, text=True)
+    version = next(line.split()[1] for line in show.stdout.splitlines() if line.startswith('Version: '))
+    return '.'.join(version.split('.')[:2])
+
+
+class Build:
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.root = place / 'root'
+        self.wheels = place / 'wheels'
+        self.disk = place / 'disk.ext4'
+        self.python = debian_python()
+
+    def start_wheels(self) -> 'subprocess.Popen[bytes]':
+        """Begin to fetch wheels; compiled is only python-prctl, if our Python is of the same version."""
+        command = [*pip(), 'download', '-q', '--no-input', '-d', str(self.wheels), '--only-binary=:all:']
+        script = shlex.join([*command, '--python-version', self.python, *WHEELS, *BUILD_WHEELS])
+        if '%d.%d' % sys.version_info[:2] == self.python:
+            build = [*pip(), 'wheel', '-q', '--no-input', '--no-deps', '-w', str(self.wheels), 'python-prctl>=1.8.1']
+            script += f'; status=$?; {shlex.join(build)} || echo "image: without a wheel of python-prctl"; exit $status'
+        return subprocess.Popen(['sh', '-c', script], stderr=subprocess.STDOUT, stdout=open(self.place / 'pip.log', 'wb'))
+
+    def make_tree(self) -> None:
+        hook = self.place / 'customize'
+        hook.write_text(f'#!/bin/sh\n{CUSTOMIZE}')
+        hook.chmod(0o755)
+        left_out = [f'--dpkgopt=path-exclude=/usr/share/{name}/*' for name in ('man', 'doc', 'info', 'locale', 'lintian')]
+        command = [
+            'mmdebstrap', '--quiet', '--mode=root', '--variant=minbase', '--format=directory', *apt_options(),
+            '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
+            '--dpkgopt=force-unsafe-io', *left_out, f'--include={",".join(PACKAGES)}', f'--customize-hook={hook}',
+            release(), str(self.root), *sources(release()),
+        ]  # fmt: skip
+        subprocess.run(command, check=True)
+
+    def add_files(self, fetching: 'subprocess.Popen[bytes]') -> None:
+        for name, text in (('usr/local/sbin/lab-init', LAB_INIT), ('opt/lab/bin/sergeant-linux', SERGEANT_LINUX)):
+            file = self.root / name
+            file.write_text(text)
+            file.chmod(0o755)
+        if fetching.wait():
+            fail(f'pip can\'t fetch the wheels:\n{(self.place / "pip.log").read_text()}')
+        packages = self.root / f'opt/lab/lib/python{self.python}/site-packages'
+        subprocess.run(
+            [*pip(), 'install', '-q', '--no-input', '--no-index', '--find-links', str(self.wheels), '--target', str(packages),
+             '--only-binary=:all:', '--python-version', self.python, '--no-compile', *WHEELS], check=True, env=without_pip_settings(),
+        )  # fmt: skip
+        subprocess.run(['chroot', str(self.root), 'python3', '-m', 'compileall', '-q', '/opt/lab/lib'], check=False)
+        shutil.copytree(self.wheels, self.root / 'srv/wheels', dirs_exist_ok=True)
+
+    def pack_container(self) -> None:
+        """Put the container's image, as an archive, into the tree: it without certain packages."""
+        without = set()
+        for package in NOT_IN_CONTAINER:
+            for name in (package, f'{package}:amd64'):
+                files = self.root / f'var/lib/dpkg/info/{name}.list'
+                if files.exists():
+                    without |= {line for line in files.read_text().splitlines() if not (self.root / line[1:]).is_dir()}
+        listed = self.place / 'without'
+        listed.write_text(''.join(f'.{name}\n' for name in sorted(without)))
+        archive = self.place / 'base.tar'
+        trees = ['./srv/wheels', './var/lib/dpkg/info', './var/cache', './usr/lib/x86_64-linux-gnu/gconv', './usr/share/perl']
+        subprocess.run(
+            ['tar', '-C', str(self.root), '-cf', str(archive), '--numeric-owner', '--no-wildcards', '--anchored',
+             f'--exclude-from={listed}', *(f'--exclude={tree}' for tree in trees), '.'], check=True,
+        )  # fmt: skip
+        archive.rename(self.root / 'srv/base.tar')
+
+    def make_disk(self) -> None:
+        subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-d', str(self.root), '-F', str(self.disk), DISK], check=True)
+
+    def boot(self) -> None:
+        """Boot it once, to keep what that makes."""
+        subprocess.run(
+            [sys.executable, str(HERE / 'lab'), '--write-disk', str(self.disk), '--', 'sh', '-c', IMPORT],
+            check=True, cwd=HERE.parent,
+        )  # fmt: skip
+
+
+def without_pip_settings() -> dict[str, str]:
+    """Return an environment in which pip looks nowhere but where it is told."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith('PIP_')}, 'PIP_CONFIG_FILE': os.devnull}
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Let one build at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / 'lock', 'w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def check_machine() -> None:
+    for program, package in PROGRAMS.items():
+        if not shutil.which(program, path=PATH):
+            fail(f'{program} is missing: apt-get install {package}')
+    if os.geteuid():
+        fail('to build the disk needs root (its files are of several users): sudo --preserve-env=HOME vagrant/image.py; '
+             'the lab itself does not')  # fmt: skip
+
+
+def step(started: float, what: str) -> None:
+    print(f'image: {time.monotonic() - started:5.1f} s  {what}', file=sys.stderr, flush=True)
+
+
+def build(target: Path) -> None:
+    """Build the disk; on any failure nothing is left."""
+    check_machine()
+    os.environ['PATH'] = PATH
+    started = time.monotonic()
+    step(started, f'building the disk of the lab, {target}')
+    with tempfile.TemporaryDirectory(prefix='building-', dir=target.parent) as name:
+        os.chmod(name, 0o755)  # apt's own user comes here
+        work = Build(Path(name))
+        fetching = work.start_wheels()
+        try:
+            work.make_tree()
+            step(started, 'the tree is made')
+            work.add_files(fetching)
+        finally:
+            fetching.kill()
+            fetching.wait()
+        step(started, 'the wheels are in it')
+        work.pack_container()
+        work.make_disk()
+        step(started, 'the disk is made; the first boot')
+        work.boot()
+        work.disk.chmod(0o644)
+        work.disk.rename(target)
+    step(started, 'done')
+
+
+def prune(keep: Path) -> None:
+    """Put away what nobody has used for long, and what a build that was killed has left."""
+    for entry in keep.parent.iterdir():
+        if entry.name.startswith('building-'):
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.suffix == '.ext4' and entry != keep and time.time() - entry.stat().st_atime > OLD:
+            entry.unlink()
+
+
+def ready(*, fresh: bool = False) -> Path:
+    """Return where the disk is, after having it built if need be."""
+    disk = path()
+    if fresh or not disk.exists():
+        with lock(disk.parent):
+            if fresh or not disk.exists():
+                prune(disk)
+                build(disk)
+    return disk
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog='image.py', description='Build the disk of the lab with systemd, print its path.')
+    parser.add_argument('--fresh', action='store_true', help='build it also if there is one')
+    print(ready(**vars(parser.parse_args())))
+
+
+if __name__ == '__main__':
+    main()
