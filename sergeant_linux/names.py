@@ -100,6 +100,8 @@ def claim(
                 except Taken:
                     if name is not None:
                         raise
+        except NoPlace as error:
+            refusals.append(str(error))
         except OSError as error:
             _pass_on(error)
             refusals.append(f'{folder}: {error.strerror or error}')
