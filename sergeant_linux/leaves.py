@@ -74,11 +74,12 @@ class Leaf:
         if not self._has_memory:
             return None
         cgroup = self.cgroup
-        kills = cgroup.table('memory.events').get('oom_kill', 0)
+        events = cgroup.table('memory.events')
+        kills = events.get('oom_kill', 0)
         stat = cgroup.table('memory.stat')
         scope = None
         if kills:
-            if cgroup.table('memory.events.local').get('oom', 0):
+            if events.get('oom', 0) or self._has_met_a_limit():
                 scope = OomScope.WORKER
             elif self._pool.table('memory.events.local').get('oom', 0) > self._pool_ooms:
                 scope = OomScope.POOL
@@ -95,6 +96,16 @@ class Leaf:
             shmem=stat.get('shmem'),
             kernel=stat.get('kernel'),
         )
+
+    def _has_met_a_limit(self) -> bool:
+        """Whether a limit of this leaf or of a cgroup that the worker has made below was hit.
+
+        memory.events counts what is below, too, also what is gone; not where cgroups are mounted with
+        memory_localevents.
+        """
+        with suppress(OSError):
+            return any(each.table('memory.events.local').get('oom', 0) for each in self.cgroup.walk_down())
+        return False
 
     def cpu_seconds(self) -> float | None:
         """Return the cpu time of everything that ever ran here; cpu.stat is there without the controller (since Linux
