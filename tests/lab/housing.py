@@ -35,15 +35,21 @@ TAKE: Final = '''
 
 
 @contextmanager
-def housed(home: Cgroup, folder: Path, worker: str, **flags: Any) -> Iterator[Pool]:
-    """Run a pool, all of whose processes are in `home` and whose leaves are made there."""
+def housed(
+    home: Cgroup, folder: Path, worker: str | None, *, starts_inside: bool = True, **flags: Any
+) -> Iterator[Pool]:
+    """Run a pool, all of whose processes are in `home` and whose leaves are made there.
+
+    A flag that is None isn't given.
+    """
     inside = (
-        'import os, sys; open(sys.argv.pop(1), "w").write("0"); '
+        'import os, sys; os.write(os.open(sys.argv.pop(1), os.O_WRONLY), b"0"); '
         'import sergeant_linux.supervisor; sergeant_linux.supervisor.main()'
     )
-    command = ['-c', inside, str(home.path / 'cgroup.procs')]
     flags = {'memory_backend': 'cgroup', 'cgroup_root': str(home.path), 'max_worker_memory_usage': LIMIT, **flags}
-    with pool(folder, worker, command=command, **flags) as running:
+    if starts_inside:
+        flags['command'] = ['-c', inside, str(home.path / 'cgroup.procs')]
+    with pool(folder, worker, **{name: value for name, value in flags.items() if value is not None}) as running:
         yield running
 
 
