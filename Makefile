@@ -102,7 +102,7 @@ apt-get:
 
 .PHONY: lab lab-setup vagrantfile
 
-LAB := tests/lab
+LAB := tests/lab tests/kernel/test_pidref.py
 
 lab: $(VENV)/.test lab-setup
 	vagrant/lab -- $(VENV)/bin/python -m pytest $(LAB)

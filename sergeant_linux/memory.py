@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from sergeant_linux import gate as gates
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import LifeEvent, MemoryExceeded, MemoryHigh
-from sergeant_linux.core.memory import CALM_CEILING, CALM_GROWTH, Finding, Gauge
+from sergeant_linux.core.memory import CALM_CEILING, Finding, Gauge
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.forkserver import launch
 from sergeant_linux.kernel.pidref import PidRef
@@ -179,7 +179,7 @@ class CgroupWatch(MemoryWatch):
         self._leaf: dict[int, Leaf] = {}
 
     def _gauge(self) -> Gauge:
-        return Gauge(None, self.policy.worker_memory_high, CALM_CEILING, CALM_GROWTH)
+        return Gauge(None, self.policy.worker_memory_high, CALM_CEILING)
 
     def _open(self, life: int, pid: int, leaf: Leaf | None) -> None:
         assert leaf is not None
