@@ -21,6 +21,7 @@ from sergeant_linux.core.commands import Command
 from sergeant_linux.core.policy import BadValue, Knob, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.reload import Phase, Reload
+from sergeant_linux.core.slot import State
 from sergeant_linux.core.snapshot import SeatView
 from sergeant_linux.recent import Event, Recent
 from sergeant_linux.status import Status, reload_picture
@@ -172,7 +173,7 @@ class Desk:
         if missing := sorted(set(chosen) - known.keys()):
             raise Bad(f'there is no slot {missing[0]}; there are {", ".join(map(str, known))}')
         self._only_while_it_runs()
-        lives = {number: known[number].life or 0 for number in sorted(set(chosen))}
+        lives = {number: last_life(known[number]) for number in sorted(set(chosen))}
         self._supervision.obey(self._pool.restart(time.monotonic(), chosen))
         if waits:
             self._send(Restarting(self._pool, lives, reply))
@@ -377,6 +378,11 @@ class Following:
     def give_up(self, exit_status: int | None) -> None:
         self._recent.leave(self._tell)
         self.reply.done({'events': []})
+
+
+def last_life(seat: SeatView) -> int:
+    """Return the life that a restart of this seat replaces: one that only starts is new already."""
+    return (seat.life or 0) - (seat.state is State.START)
 
 
 def texts(policy: Policy) -> dict[str, str]:

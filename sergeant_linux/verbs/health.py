@@ -20,7 +20,7 @@ HELP: Final = help_text(
 def add_arguments(parser: Parser) -> None:
     add_pool(parser)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument('--ready', action='store_true', help='are all workers ready? (the default)')
+    which.add_argument('--ready', action='store_true', help='is a worker ready, and nobody stopping it? (the default)')
     which.add_argument('--live', action='store_true', help='does the pool answer?')
 
 

@@ -12,9 +12,11 @@ end, ended; a thread reads each pipe. A test waits for what it expects, with a d
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -24,6 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, TypeVar
 
+from sergeant_linux.client import Client
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.pidref import PidRef
 
@@ -48,8 +51,9 @@ T = TypeVar('T')
 class Pool:
     """A running pool. `records` holds the log so far, `lines` all of stderr, `said` what the workers have printed."""
 
-    def __init__(self, process: 'subprocess.Popen[bytes]', mark: str) -> None:
+    def __init__(self, process: 'subprocess.Popen[bytes]', mark: str, run: str) -> None:
         self.process = process
+        self.run = Path(run)
         self.pid: Final = process.pid
         self.records: list[Record] = []
         self.lines: list[str] = []
@@ -103,6 +107,24 @@ class Pool:
     def hear(self, part: str = '', *, count: int = 1, within: float = DEADLINE) -> list[str]:
         """Wait until the workers have printed `count` lines that contain `part`, and return all that do."""
         return self._wait_for_lines(self.said, part, count, within)
+
+    # The control socket.
+
+    def client(self, timeout: float = DEADLINE) -> Client:
+        """Return a connection to the pool's control socket, as soon as it listens; its paths are the test's own."""
+
+        def connected() -> Client | None:
+            for path in self.run.glob('sergeant-linux/*.sock'):
+                with suppress(FileNotFoundError, ConnectionRefusedError):
+                    return Client(str(path), timeout=timeout)
+            return None
+
+        return wait_until(connected, 'a control socket')
+
+    def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
+        """Ask the pool for something, and return the result."""
+        with self.client() as client:
+            return client.call(verb, **arguments)
 
     # The processes.
 
@@ -245,11 +267,17 @@ def pool(
         'log_level': log_level,
         **flags,
     }
+    # the path of a socket has at most 107 bytes, and a test's own folder may have more
+    run = tempfile.mkdtemp(prefix='sgt-')
+    if uid is not None:
+        os.chown(run, uid, uid)
     process = subprocess.Popen(
         [*python, *command, *command_line(all_flags)],
         cwd=folder,
         # PYTHONUNBUFFERED would make several writes of one print, with others' in between
-        env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '', MARK: mark} | dict(environ or {}),
+        env=os.environ
+        | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '', 'RUNTIME_DIRECTORY': run, MARK: mark}
+        | dict(environ or {}),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
@@ -258,11 +286,12 @@ def pool(
         group=uid,
         extra_groups=None if uid is None else [],
     )
-    running = Pool(process, mark)
+    running = Pool(process, mark, run)
     try:
         yield running
     finally:
         running.end()
+        shutil.rmtree(run)
 
 
 def command_line(flags: Mapping[str, Flag]) -> list[str]:

@@ -71,7 +71,7 @@ def program(folder: Path, source: str, worker: str = SLEEPER) -> Iterator[Pool]:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    running = Pool(process, mark)
+    running = Pool(process, mark, str(folder))
     try:
         yield running
     finally:
