@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
 """Build the disk of the lab that has systemd, once for each recipe, and print where it is.
 
-Facts: a Debian with systemd and podman is 190 packages; to fetch, unpack and configure them takes three quarters of a minute.
-It needs no kernel of its own, but root, as its files are of several users. This machine's apt knows where its Debian
-comes from; a container's image can't be pulled without a network, and takes long to unpack under User-Mode Linux.
-Consequence: it is built once and kept, outside of the checkout, under a name that is made of everything that goes into
-it; nobody writes to it afterwards, each lab writes to a file of its own above it (copy on write).
-Decision: mmdebstrap makes the tree from the sources of this machine's apt, as they are; pip, meanwhile, fetches what the
-tests import, for the Python of that tree, and leaves the wheels in it; the container's image is made of the same tree, by
-the podman in it, under this machine's kernel. Where that one lays no overlay here (in a container), the disk is booted once
-for it, which takes a minute more.
-Price: 0.4 GiB of disk, and a Debian that becomes old: `--fresh` builds it anew. Nothing of this project is in it: the
+Facts: a Debian with systemd and podman is 190 packages; to fetch, unpack and configure them takes the better part of a
+minute. It needs no kernel of its own, but root, as its files are of several users. This machine's apt knows where its
+Debian comes from. A container's image can't be pulled without a network, and to unpack one takes a minute under
+User-Mode Linux.
+Consequence: the disk is built once and kept, outside of the checkout, under a name that is made of this file; nobody
+writes to it afterwards, each lab writes to a file of its own above it (copy on write).
+Decision: mmdebstrap makes the tree from the sources of this machine's apt, as they are. Meanwhile pip fetches what the
+tests import, for the Python of that tree. The container's image is made of the same tree, by the podman in it, under
+this machine's kernel; where that one lays no overlay (in a container), the disk is booted once for it.
+Price: 0.6 GiB of disk, and a Debian that becomes old: `--fresh` builds it anew. Nothing of this project is in it: the
 checkout is mounted when the lab boots.
 
 In the disk:
   /opt/lab           the Python environment: `/opt/lab/bin/python -m pytest`
-  /srv/wheels        the wheels that it was made of (and setuptools, and python-prctl's where a compiler was there)
+  /srv/wheels        the wheels that it was made of, setuptools, and python-prctl's where it could be compiled
   lab-base           the container's image, in podman's store: Debian with Python and /opt/lab, no systemd, no podman
   crawler            a user without rights
 """
@@ -41,27 +41,53 @@ PATH = os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'
 PROGRAMS = {'unshare': 'util-linux', 'mmdebstrap': 'mmdebstrap', 'mke2fs': 'e2fsprogs', 'apt-get': 'apt'}
 """What the building runs, and the Debian package that has it."""
 
-PACKAGES = (
-    'systemd systemd-sysv dbus dbus-user-session libpam-systemd kmod procps iproute2 '
-    'python3 python3-venv python3-prctl redis-server '
-    'podman crun conmon netavark'
-).split()
+PACKAGES = [
+    *('systemd', 'systemd-sysv', 'dbus', 'dbus-user-session', 'libpam-systemd', 'kmod', 'procps', 'iproute2'),
+    *('python3', 'python3-venv', 'python3-prctl', 'redis-server'),
+    *('podman', 'crun', 'conmon', 'netavark', 'catatonit'),
+]
 
-NOT_IN_CONTAINER = (
-    'systemd systemd-sysv libsystemd-shared dbus dbus-bin dbus-daemon kmod iptables netbase redis-server redis-tools '
-    'podman crun conmon netavark aardvark-dns golang-github-containers-common golang-github-containers-image buildah '
-    'perl perl-modules-5.36 libperl5.36 e2fsprogs libgpgme11 gnupg gpg gpg-agent gpgsm gpgconf dirmngr'
-).split()
+NOT_IN_CONTAINER = [
+    *('systemd', 'systemd-sysv', 'libsystemd-shared', 'dbus', 'dbus-bin', 'dbus-daemon', 'kmod', 'iptables', 'netbase'),
+    *('redis-server', 'redis-tools', 'podman', 'crun', 'conmon', 'netavark', 'catatonit', 'aardvark-dns', 'buildah'),
+    *('golang-github-containers-common', 'golang-github-containers-image', 'perl', 'perl-modules-5.36', 'libperl5.36'),
+    *('e2fsprogs', 'libgpgme11', 'gnupg', 'gpg', 'gpg-agent', 'gpgsm', 'gpgconf', 'dirmngr'),
+]
 """Packages whose files the container's image goes without; a name that isn't there does no harm."""
 
-WHEELS = 'psutil>=5.9 sergeant==0.27.0 redis>=4.6 pytest>=8.2 pytest-timeout>=2.3 hypothesis>=6.100'.split()
+NOT_IN_CONTAINER_EITHER = [
+    './srv/wheels', './var/lib/dpkg/info', './var/cache', './usr/lib/x86_64-linux-gnu/gconv', './usr/share/perl',
+]  # fmt: skip
+"""Folders."""
+
+NOT_UNPACKED = ['man', 'doc', 'info', 'locale', 'lintian']
+"""Folders of /usr/share."""
+
+WHEELS = ['psutil>=5.9', 'sergeant==0.27.0', 'redis>=4.6', 'pytest>=8.2', 'pytest-timeout>=2.3', 'hypothesis>=6.100']
 """As pyproject.toml has them; what only checks the source isn't needed in the lab."""
 
-BUILD_WHEELS = 'setuptools>=77 wheel'.split()
+BUILD_WHEELS = ['setuptools>=77', 'wheel']
 """For a wheel of this project to be built without a network."""
+
+PRCTL = 'python-prctl>=1.8.1'
+
+MASKED = [
+    # what a server does by the clock
+    *('apt-daily.timer', 'apt-daily-upgrade.timer', 'dpkg-db-backup.timer', 'e2scrub_all.timer', 'fstrim.timer'),
+    *('logrotate.timer', 'man-db.timer', 'podman-auto-update.timer'),
+    # what nobody uses here; the tests start a redis-server of their own
+    *('podman-auto-update.service', 'podman-restart.service', 'podman.socket', 'podman.service'),
+    *('redis-server.service', 'netavark-dhcp-proxy.socket', 'e2scrub_reap.service', 'getty.target', 'systemd-firstboot.service'),
+    # what this kernel has no modules for
+    *('modprobe@.service', 'kmod-static-nodes.service', 'systemd-binfmt.service', 'proc-sys-fs-binfmt_misc.automount'),
+    *('sys-kernel-config.mount', 'sys-kernel-debug.mount', 'sys-kernel-tracing.mount'),
+]
+"""Units that take time at boot and do nothing for the lab."""
 
 DISK = '3000M'
 """The size of the file system; the file is sparse."""
+
+PIP_QUIETLY = ['-q', '--no-input']
 
 OLD = 30 * 24 * 3600.0
 """Seconds after which a disk that nobody has used goes away when another one is built."""
@@ -85,32 +111,31 @@ from sergeant_linux.cli import main
 sys.exit(main())
 """
 
-CUSTOMIZE = """\
+CUSTOMIZE = f"""\
+#!/bin/sh
 set -eu
 cd "$1"
 echo lab > etc/hostname
 echo '127.0.0.1 localhost lab' > etc/hosts
 : > etc/fstab
 : > etc/machine-id
-mkdir -p usr/lib/modules opt/lab srv/wheels
-chroot . useradd --system --create-home --shell /bin/sh crawler
-# what a server does by the clock or for its devices, and people's logins; the tests start their own redis-server
-for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer logrotate.timer man-db.timer \\
-	podman-auto-update.timer podman-auto-update.service podman-restart.service podman.socket podman.service redis-server.service \\
-	modprobe@.service kmod-static-nodes.service sys-kernel-config.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
-	systemd-binfmt.service proc-sys-fs-binfmt_misc.automount getty.target e2scrub_reap.service systemd-firstboot.service systemd-update-utmp-runlevel.service netavark-dhcp-proxy.socket
-do
+mkdir -p usr/lib/modules srv/wheels
+for unit in {' '.join(MASKED)}; do
 	ln -sf /dev/null "etc/systemd/system/$unit"
 done
 # podman takes CNI, whose plugins aren't there, where it sees a network of CNI's
 rm -rf etc/cni/net.d
-printf '[network]\nnetwork_backend = "netavark"\n' > etc/containers/containers.conf
+printf '[network]\\nnetwork_backend = "netavark"\\n' > etc/containers/containers.conf
+chroot . useradd --system --create-home --shell /bin/sh crawler
 chroot . python3 -m venv --without-pip --system-site-packages /opt/lab
 """
+"""What mmdebstrap does at the end, with the tree as the argument."""
 
 IMPORT = (
-    'podman import --quiet --change "ENV PATH=/opt/lab/bin:/usr/local/bin:/usr/bin:/bin" --change "ENV LANG=C.UTF-8" - lab-base'
+    "podman import --quiet --change 'ENV PATH=/opt/lab/bin:/usr/local/bin:/usr/bin:/bin' --change 'ENV LANG=C.UTF-8' "
+    '- lab-base'
 )
+"""Makes the container's image of an archive on standard input."""
 
 IMPORT_HERE = f"""\
 set -eu
@@ -151,26 +176,39 @@ def release() -> str:
 
 
 def sources(codename: str) -> list[str]:
-    """Return the lines of a sources.list(5): what this machine's apt has of its own Debian."""
-    listing = subprocess.run(
-        ['apt-get', 'indextargets', '--format', '$(ORIGIN)|$(CODENAME)|$(RELEASE)|$(REPO_URI)|$(COMPONENT)',
-         'Created-By: Packages'], check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    found: dict[tuple[str, str], None] = {}
-    for line in listing.splitlines():
-        origin, name, suite, uri, component = line.split('|')
-        if origin == 'Debian' and name.removesuffix('-security').removesuffix('-updates') == codename and component == 'main':
-            found[uri, name if name.startswith(codename) else suite] = None
+    """Return the lines of a sources.list(5): what this machine's apt has of its own Debian.
+
+    apt knows what is Debian's only when it has read the lists, which a fresh machine has not.
+    """
+    found = known_sources(codename)
     if not found:
-        fail(f'this machine\'s apt has no lists of Debian {codename}: apt-get update')
-    return [f'deb {uri} {suite} main' for uri, suite in found]
+        subprocess.run(['apt-get', 'update', '-q'], check=True, stdout=subprocess.DEVNULL)
+        found = known_sources(codename)
+    if not found:
+        fail(f"no source of this machine's apt is one of Debian {codename}: see sources.list(5)")
+    return found
+
+
+def known_sources(codename: str) -> list[str]:
+    fields = '$(ORIGIN)|$(CODENAME)|$(REPO_URI)|$(COMPONENT)'
+    command = ['apt-get', 'indextargets', '--format', fields, 'Created-By: Packages']
+    suites = {codename, f'{codename}-updates', f'{codename}-security'}
+    found: dict[str, None] = {}
+    for line in output(*command).splitlines():
+        origin, suite, uri, component = line.split('|')
+        if origin == 'Debian' and suite in suites and component == 'main':
+            found[f'deb {uri} {suite} main'] = None
+    return list(found)
 
 
 def apt_options() -> list[str]:
     """Return how this machine's apt reaches its sources: proxies, certificates."""
-    dump = subprocess.run(['apt-config', 'dump', '--no-empty', 'Acquire::http', 'Acquire::https'], check=True,
-                          capture_output=True, text=True).stdout  # fmt: skip
-    return [f'--aptopt={line}' for line in dump.splitlines() if line.startswith(('Acquire::http::', 'Acquire::https::'))]
+    dump = output('apt-config', 'dump', '--no-empty', 'Acquire::http', 'Acquire::https')
+    return [f'--aptopt={line}' for line in dump.splitlines() if line.startswith(('Acquire::http', 'Acquire::https'))]
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def key() -> str:
@@ -196,8 +234,8 @@ def pip() -> list[str]:
 
 def debian_python() -> str:
     """Return the version of Python that this machine's Debian has."""
-    show = subprocess.run(['apt-cache', 'show', '--no-all-versions', 'python3'], check=True, capture_output=True, text=True)
-    version = next(line.split()[1] for line in show.stdout.splitlines() if line.startswith('Version: '))
+    show = output('apt-cache', 'show', '--no-all-versions', 'python3')
+    version = next(line.split()[1] for line in show.splitlines() if line.startswith('Version: '))
     return '.'.join(version.split('.')[:2])
 
 
@@ -208,25 +246,28 @@ class Build:
         self.wheels = place / 'wheels'
         self.disk = place / 'disk.ext4'
         self.python = debian_python()
+        self.pip = pip()
 
     def start_wheels(self) -> 'subprocess.Popen[bytes]':
         """Begin to fetch wheels; compiled is only python-prctl, if our Python is of the same version."""
-        command = [*pip(), 'download', '-q', '--no-input', '-d', str(self.wheels), '--only-binary=:all:']
-        script = shlex.join([*command, '--python-version', self.python, *WHEELS, *BUILD_WHEELS])
-        if '%d.%d' % sys.version_info[:2] == self.python:
-            build = [*pip(), 'wheel', '-q', '--no-input', '--no-deps', '-w', str(self.wheels), 'python-prctl>=1.8.1']
-            script += f'; status=$?; {shlex.join(build)} || echo "image: without a wheel of python-prctl"; exit $status'
-        return subprocess.Popen(['sh', '-c', script], stderr=subprocess.STDOUT, stdout=open(self.place / 'pip.log', 'wb'))
+        fetch = [*PIP_QUIETLY, '-d', str(self.wheels), '--only-binary=:all:', '--python-version', self.python]
+        script = shlex.join([*self.pip, 'download', *fetch, *WHEELS, *BUILD_WHEELS])
+        version = output(self.pip[0], '-c', 'import sys; print("%d.%d" % sys.version_info[:2])')
+        if version.strip() == self.python:
+            build = shlex.join([*self.pip, 'wheel', *PIP_QUIETLY, '--no-deps', '-w', str(self.wheels), PRCTL])
+            script += f' && {{ {build} || echo "image: without a wheel of {PRCTL}"; }}'
+        with open(self.place / 'pip.log', 'wb') as log:
+            return subprocess.Popen(['sh', '-c', script], stdout=log, stderr=subprocess.STDOUT)
 
     def make_tree(self) -> None:
         hook = self.place / 'customize'
-        hook.write_text(f'#!/bin/sh\n{CUSTOMIZE}')
+        hook.write_text(CUSTOMIZE)
         hook.chmod(0o755)
-        left_out = [f'--dpkgopt=path-exclude=/usr/share/{name}/*' for name in ('man', 'doc', 'info', 'locale', 'lintian')]
         command = [
             'mmdebstrap', '--quiet', '--mode=root', '--variant=minbase', '--format=directory', *apt_options(),
             '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
-            '--dpkgopt=force-unsafe-io', *left_out, f'--include={",".join(PACKAGES)}', f'--customize-hook={hook}',
+            '--dpkgopt=force-unsafe-io', *(f'--dpkgopt=path-exclude=/usr/share/{name}/*' for name in NOT_UNPACKED),
+            f'--include={",".join(PACKAGES)}', f'--customize-hook={hook}',
             release(), str(self.root), *sources(release()),
         ]  # fmt: skip
         subprocess.run(command, check=True)
@@ -237,42 +278,44 @@ class Build:
             file.write_text(text)
             file.chmod(0o755)
         if fetching.wait():
-            fail(f'pip can\'t fetch the wheels:\n{(self.place / "pip.log").read_text()}')
-        packages = self.root / f'opt/lab/lib/python{self.python}/site-packages'
+            fail(f"pip can't fetch the wheels:\n{(self.place / 'pip.log').read_text()}")
+        target = self.root / f'opt/lab/lib/python{self.python}/site-packages'
+        where = ['--no-index', '--find-links', str(self.wheels), '--target', str(target), '--only-binary=:all:']
+        how = ['--root-user-action=ignore', '--python-version', self.python, '--no-compile']
+        nowhere_else = {name: value for name, value in os.environ.items() if not name.startswith('PIP_')}
         subprocess.run(
-            [*pip(), 'install', '-q', '--no-input', '--root-user-action=ignore', '--no-index', '--find-links', str(self.wheels), '--target', str(packages),
-             '--only-binary=:all:', '--python-version', self.python, '--no-compile', *WHEELS], check=True, env=without_pip_settings(),
+            [*self.pip, 'install', *PIP_QUIETLY, *where, *how, *WHEELS], check=True,
+            env={**nowhere_else, 'PIP_CONFIG_FILE': os.devnull},
         )  # fmt: skip
-        subprocess.run(['chroot', str(self.root), 'python3', '-m', 'compileall', '-q', '/opt/lab/lib'], check=False)
+        subprocess.run(['chroot', str(self.root), 'python3', '-m', 'compileall', '-q', '/opt/lab/lib'], check=True)
         shutil.copytree(self.wheels, self.root / 'srv/wheels', dirs_exist_ok=True)
 
     def make_container(self) -> bool:
-        """Put the container's image into podman's store; where podman can't work here, an archive of it into the tree."""
-        without = set()
+        """Put the container's image into podman's store; where podman can't work here, its archive into the tree."""
+        without: set[str] = set()
         for package in NOT_IN_CONTAINER:
             for name in (package, f'{package}:amd64'):
                 files = self.root / f'var/lib/dpkg/info/{name}.list'
                 if files.exists():
                     without |= {line for line in files.read_text().splitlines() if not (self.root / line[1:]).is_dir()}
-        listed = self.place / 'without'
-        listed.write_text(''.join(f'.{name}\n' for name in sorted(without)))
-        archive = self.place / 'base.tar'
-        trees = ['./srv/wheels', './var/lib/dpkg/info', './var/cache', './usr/lib/x86_64-linux-gnu/gconv', './usr/share/perl']
-        subprocess.run(
-            ['tar', '-C', str(self.root), '-cf', str(archive), '--numeric-owner', '--no-wildcards', '--anchored',
-             f'--exclude-from={listed}', *(f'--exclude={tree}' for tree in trees), '.'], check=True,
-        )  # fmt: skip
-        attempt = subprocess.run(
-            ['unshare', '-m', 'sh', '-c', IMPORT_HERE, 'sh', str(self.root)], stdin=open(archive), capture_output=True, text=True
-        )
+        listed, archive = self.place / 'without', self.place / 'base.tar'
+        listed.write_text(''.join(f'.{name}\n' for name in [*sorted(without)]))
+        command = ['tar', '-C', str(self.root), '-cf', str(archive), '--numeric-owner', '--no-wildcards', '--anchored']
+        left_out = [f'--exclude-from={listed}', *(f'--exclude={folder}' for folder in NOT_IN_CONTAINER_EITHER)]
+        subprocess.run([*command, *left_out, '.'], check=True)
+        with open(archive) as file:
+            here = ['unshare', '-m', 'sh', '-c', IMPORT_HERE, 'sh', str(self.root)]
+            attempt = subprocess.run(here, stdin=file, capture_output=True, text=True)
         if attempt.returncode:
-            print(f'image: podman can\'t work here, it will in the lab: {attempt.stderr.strip()[-300:]}', file=sys.stderr)
+            why = attempt.stderr.strip()[-300:]
+            print(f"image: podman can't work here, it will in the lab ({why})", file=sys.stderr)
             shutil.rmtree(self.root / 'var/lib/containers', ignore_errors=True)
             archive.rename(self.root / 'srv/base.tar')
         return attempt.returncode == 0
 
     def make_disk(self) -> None:
-        subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-d', str(self.root), '-F', str(self.disk), DISK], check=True, stdout=subprocess.DEVNULL)
+        command = ['mke2fs', '-q', '-t', 'ext4', '-d', str(self.root), '-F', str(self.disk), DISK]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def boot(self) -> None:
         """Let the podman of the lab make the container's image of the archive."""
@@ -280,11 +323,6 @@ class Build:
             [sys.executable, str(HERE / 'lab'), '--write-disk', str(self.disk), '--', 'sh', '-c', IMPORT_IN_LAB],
             check=True, cwd=HERE.parent,
         )  # fmt: skip
-
-
-def without_pip_settings() -> dict[str, str]:
-    """Return an environment in which pip looks nowhere but where it is told."""
-    return {**{name: value for name, value in os.environ.items() if not name.startswith('PIP_')}, 'PIP_CONFIG_FILE': os.devnull}
 
 
 @contextmanager
@@ -301,8 +339,7 @@ def check_machine() -> None:
         if not shutil.which(program, path=PATH):
             fail(f'{program} is missing: apt-get install {package}')
     if os.geteuid():
-        fail('to build the disk needs root (its files are of several users): sudo --preserve-env=HOME vagrant/image.py; '
-             'the lab itself does not')  # fmt: skip
+        fail('to build the disk needs root, as its files are of several users: make lab-disk; the lab itself does not')
 
 
 def step(started: float, what: str) -> None:
@@ -361,9 +398,11 @@ def ready(*, fresh: bool = False) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog='image.py', description='Build the disk of the lab with systemd, print its path.')
+    parser = argparse.ArgumentParser(prog='image.py', description='Build the disk of the lab, print where it is.')
     parser.add_argument('--fresh', action='store_true', help='build it also if there is one')
-    print(ready(**vars(parser.parse_args())))
+    parser.add_argument('--where', action='store_true', help='print where it is or would be, build nothing')
+    arguments = parser.parse_args()
+    print(path() if arguments.where else ready(fresh=arguments.fresh))
 
 
 if __name__ == '__main__':
