@@ -26,7 +26,7 @@ class Container:
             'podman', 'run', '--detach', f'--name={self.name}', '--network=none', f'--volume={CHECKOUT}:{CHECKOUT}:ro',
             f'--volume={folder}:{folder}', f'--workdir={folder}', f'--env=PYTHONPATH={CHECKOUT}', *options,
             'lab-base', PYTHON, '-m', 'sergeant_linux.supervisor', '--worker-module=workers', '--worker-class=Worker',
-            '--log-format=json', *flags,
+            '--log-format=json', '--log-level=debug', *flags,
         )  # fmt: skip
 
     def logs(self) -> tuple[list[str], list[dict[str, Any]]]:

@@ -97,7 +97,6 @@ def unit(site: Site, install: Callable[[str, str], Unit]) -> Unit:
     unit = install('hash', readme_unit())
     unit.add(
         f'[Service]\nEnvironment=SERGEANT_LINUX_LOG_FORMAT=json SERGEANT_LINUX_MAX_WORKER_MEMORY_USAGE={LIMIT}\n'
-        'Environment=PYTHONUNBUFFERED=1\n'
     )
     return unit
 

@@ -22,6 +22,8 @@ class Unit:
         self.name = f'{name}.service'
         self.file = UNITS / self.name
         self.drop_ins = UNITS / f'{self.name}.d'
+        # another test may have had a unit of this name
+        self._begin = run('journalctl', '--lines=0', '--show-cursor').rpartition('-- cursor: ')[2].strip()
 
     def install(self, text: str) -> None:
         self.file.write_text(text)
@@ -63,9 +65,10 @@ class Unit:
         return CGROUPS / line[4:]
 
     def journal(self) -> list[str]:
-        """Return what its processes have logged in this boot."""
+        """Return what its processes have logged since this object is there."""
         run('journalctl', '--sync')
-        return run('journalctl', '--quiet', '--output=cat', f'_SYSTEMD_UNIT={self.name}').splitlines()
+        only = ['--quiet', '--output=cat', f'--after-cursor={self._begin}', f'_SYSTEMD_UNIT={self.name}']
+        return run('journalctl', *only).splitlines()
 
     def records(self, event: str) -> list[dict[str, Any]]:
         """Return the records of one event, for a pool with --log-format=json."""
