@@ -101,7 +101,8 @@ class Notifier:
         if phases or now >= min(self._look_again_at, self._ping_at):
             snapshot = self._pool.snapshot(now)
             self._look_again_at, self._missed = now + PAUSE, False
-            if not (self._is_ready or snapshot.stopping) and self._pool.ever_ready and snapshot.ready >= snapshot.wanted:
+            all_are_ready = self._pool.ever_ready and snapshot.ready >= snapshot.wanted
+            if all_are_ready and not (self._is_ready or snapshot.stopping):
                 phases.append(self._become_ready())
             news = self._news(snapshot, now)
         else:
