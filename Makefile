@@ -61,6 +61,10 @@ package: $(VENV)/.test
 	$(VENV)-package/bin/python -m pip install -q dist/*.whl
 	cd / && $(abspath $(VENV))-package/bin/sergeant-linux --version
 	cd / && $(abspath $(VENV))-package/bin/python -m sergeant_linux.supervisor --help > /dev/null
+	cd / && for target in dockerfile compose kubernetes; do \
+		$(abspath $(VENV))-package/bin/sergeant-linux deploy $$target \
+			--worker-module=m --worker-class=C --concurrent-workers=auto > /dev/null || exit; \
+	done
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

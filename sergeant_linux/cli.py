@@ -24,6 +24,7 @@ PROG: Final = 'sergeant-linux'
 VERBS: Final[Mapping[str, str]] = {
     'run': 'keep a pool of workers running',
     'doctor': 'tell whether one can run here, and what would mend it',
+    'deploy': 'print what runs one in containers: an image, a compose file, manifests of Kubernetes',
     'ps': 'list the pools of this host',
     'status': 'show a pool and its workers, once or again and again',
     'health': 'tell by the exit status whether a pool is ready, or alive',

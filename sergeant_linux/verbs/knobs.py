@@ -36,9 +36,17 @@ def add_knobs(parser: Parser, *, explained: bool = True) -> None:
 
 
 def read_policy(
-    parser: Parser, flags: Mapping[str, Any], environ: Mapping[str, str], defaults: Mapping[str, Any]
+    parser: Parser,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    defaults: Mapping[str, Any],
+    *,
+    looks_up: bool = True,
 ) -> Policy:
-    """Return the policy of these flags, of the environment where there is no flag, or else of the defaults."""
+    """Return the policy of these flags, of the environment where there is no flag, or else of the defaults.
+
+    looks_up: users and groups are those of this host, and have to be known to it.
+    """
     _warn_of_unknown_variables(parser, environ)
     given: dict[str, Any] = {}
     sources = {name: knob.flag for name, knob in _KNOBS.items()}
@@ -54,13 +62,30 @@ def read_policy(
     try:
         policy = Policy(**{**defaults, **{name: _read(name, value) for name, value in given.items()}})
 
-        from sergeant_linux import credentials  # not needed by --help, nor where the usage is wrong
+        if looks_up:
+            from sergeant_linux import credentials  # not needed by --help, nor where the usage is wrong
 
-        credentials.account(policy)
-        credentials.control_group(policy)
+            credentials.account(policy)
+            credentials.control_group(policy)
         return policy
     except BadValue as error:
         parser.error(f'{sources[error.knob]}: {error.text}')
+
+
+def words(flags: Mapping[str, Any]) -> list[str]:
+    """Return the flags that were given as the words of a command line, in the order of the knobs."""
+    found = []
+    for name, knob in _KNOBS.items():
+        match flags[name]:
+            case None:
+                pass
+            case bool(is_on):
+                found.append(knob.flag if is_on else knob.flag.replace('--', '--no-', 1))
+            case list(values):
+                found += [f'{knob.flag}={value}' for value in values]
+            case value:
+                found.append(f'{knob.flag}={value}')
+    return found
 
 
 def usage(prog: str) -> str:

@@ -1,12 +1,12 @@
 """A Policy that exists is valid, its values have their final types, and its knobs say all there is to know of them."""
 
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
 
-from sergeant_linux.core.policy import BadValue, Budget, Knob, Limit, Policy
+from sergeant_linux.core.policy import Auto, BadValue, Budget, Knob, Limit, Policy
 
 REQUIRED: dict[str, Any] = {
     'concurrent_workers': 4,
@@ -160,6 +160,22 @@ def test_a_value_is_accepted_as_its_flag_takes_it_and_kept_in_its_final_type(
 ) -> None:
     value = getattr(policy(**{knob: given}), knob)
     assert (type(value), value) == (type(accepted), accepted)
+
+
+@pytest.mark.parametrize('knob', ['concurrent_workers', 'max_worker_memory_usage'])
+def test_what_is_auto_stays_so_is_shown_so_and_bounds_no_other_knob(knob: str) -> None:
+    asked = policy(**{knob: 'auto', 'worker_memory_high': '1G'})
+    again = replace(asked, timeout_stop=1)
+    for each in (asked, again):
+        value = getattr(each, knob)
+        assert isinstance(value, Auto)
+        assert (str(value), KNOBS[knob].kind.show(value), KNOBS[knob].kind.read('auto')) == ('auto',) * 3
+
+
+def test_no_other_number_is_auto() -> None:
+    for knob in ('worker_memory_high', 'pool_memory_max', 'max_surge'):
+        with pytest.raises((TypeError, ValueError), match=knob):
+            policy(**{knob: 'auto'})
 
 
 def test_the_values_of_a_policy_make_the_same_policy_again() -> None:

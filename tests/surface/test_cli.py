@@ -51,6 +51,7 @@ def test_the_ancestors_command_line_is_all_that_is_needed() -> None:
 
 @pytest.mark.parametrize(('argv', 'knobs'), [
     (['--max-worker-memory-usage=64M'], {'max_worker_memory_usage': 64 * 1024**2}),
+    (['--max-worker-memory-usage=auto'], {'max_worker_memory_usage': 'auto'}),
     (['--spawn=exec'], {'spawn': 'exec'}),
     (['--preload'], {'preload': True}),
     (['--no-preload'], {'preload': False}),
