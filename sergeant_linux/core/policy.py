@@ -641,11 +641,9 @@ class Policy:
                 'worker_memory_high',
                 f'expected at most the maximum memory usage ({format_size(limit)}), not {format_size(mark)}',
             )
-        if self.watchdog_quorum > self.concurrent_workers:
-            raise BadValue(
-                'watchdog_quorum',
-                f'expected at most the number of workers ({self.concurrent_workers}), not {self.watchdog_quorum}',
-            )
+        workers, quorum = self.concurrent_workers, self.watchdog_quorum
+        if not isinstance(workers, Auto) and quorum > workers:
+            raise BadValue('watchdog_quorum', f'expected at most the number of workers ({workers}), not {quorum}')
         if self.pool_memory_max is not None and self.memory_backend == 'rss':
             raise BadValue(
                 'pool_memory_max',
