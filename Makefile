@@ -43,8 +43,14 @@ lint: $(VENV)/.test
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# Facts: the tests play with real processes, signals and deadlines, on a machine that others use too; now and then one
+# is late for no fault of the code. A fault that is there is there again.
+# Decision: what has failed is run once more, in front of everybody; only what fails twice is a failure.
 pytest: $(VENV)/.test redis-server
-	$(VENV)/bin/python -m pytest $(PYTEST)
+	$(VENV)/bin/python -m pytest $(PYTEST) || { $(ONCE_MORE); \
+		$(VENV)/bin/python -m pytest $(PYTEST) --last-failed --last-failed-no-failures none; }
+
+ONCE_MORE := echo 'make: once more, what has failed' >&2
 
 # The folder build/ would hand on modules that are no longer in the tree.
 package: $(VENV)/.test
@@ -102,11 +108,14 @@ apt-get:
 
 .PHONY: lab lab-setup vagrantfile
 
-LAB := tests/lab
+LAB := tests/lab tests/kernel/test_pidref.py
 
 lab: $(VENV)/.test lab-setup
-	vagrant/lab -- $(VENV)/bin/python -m pytest $(LAB)
-	vagrant/lab --user nobody -- $(VENV)/bin/python -m pytest -p no:cacheprovider tests/lab
+	$(ROOT_IN_LAB) $(LAB) || { $(ONCE_MORE); $(ROOT_IN_LAB) $(LAB) --last-failed --last-failed-no-failures none; }
+	$(NOBODY_IN_LAB) || { $(ONCE_MORE); $(NOBODY_IN_LAB); }
+
+ROOT_IN_LAB = vagrant/lab -- $(VENV)/bin/python -m pytest
+NOBODY_IN_LAB = vagrant/lab --user nobody -- $(VENV)/bin/python -m pytest -p no:cacheprovider tests/lab
 
 lab-setup:
 	@PATH="$$PATH:/usr/sbin:/sbin"; lacks=; \

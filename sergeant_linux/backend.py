@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import Final, Literal
 
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.delegation import Home, NotOurs, find_home
+from sergeant_linux.delegation import Home, NotOurs, find_home, what_brings
 from sergeant_linux.leaves import Limits
 
 PERIOD: Final = 100_000
@@ -63,7 +63,7 @@ def choose(policy: Policy) -> Choice:
             raise NotOurs(
                 f'{_asked(policy)} takes the controller {", ".join(sorted(missing))}, '
                 f'which is not available in {home.cgroup.path}',
-                'add it to Delegate= of the unit',
+                what_brings(min(missing), home.cgroup),
             )
     except NotOurs as error:
         return without_cgroups(policy, error)

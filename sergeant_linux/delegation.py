@@ -13,14 +13,13 @@ Price: a delegation that is marked in no way (OpenRC, runit, old systemd) must b
 import errno
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from sergeant_linux import surroundings
 from sergeant_linux.kernel.cgroup import Cgroup, explain, mounts, own, own_path
-
-SYSTEMD_IS_RUNNING: Final = '/run/systemd/system'
-"""sd_booted(3): this directory is there when systemd is the manager of this host."""
 
 SUPERVISOR: Final = 'supervisor'
 """The leaf of our own processes, so that their cgroup can have controllers for its children."""
@@ -69,19 +68,12 @@ def _candidate(named: str | None) -> Home:
         if cgroup.is_delegated():
             return Home(cgroup, Title.DELEGATED)
     top = Cgroup(here.top, here.top)
-    if not top.is_hierarchy_root and not os.path.isdir(SYSTEMD_IS_RUNNING):
+    if not top.is_hierarchy_root and not surroundings.systemd_is_running():
         return Home(top, Title.NAMESPACE)
-    if os.path.isdir(SYSTEMD_IS_RUNNING):
-        raise NotOurs(
-            f'{here.path} is managed by systemd and not delegated',
-            'add Delegate=yes to the unit, or start with: systemd-run '
-            f'{"" if os.geteuid() == 0 else "--user "}--scope -p Delegate=yes …',
-        )
+    if surroundings.systemd_is_running():
+        raise NotOurs(f'{here.path} is managed by systemd and not delegated', what_delegates())
     if os.geteuid() != 0:
-        raise NotOurs(
-            f'{here.path} is not delegated to this user',
-            'give the user a cgroup of its own and name it: --cgroup-root=PATH',
-        )
+        raise NotOurs(f'{here.path} is not delegated to this user', what_delegates())
     parent = here.parent
     if here.name == SUPERVISOR and parent is not None and not parent.is_hierarchy_root:
         here = parent  # a neighbour has moved us there together with its own processes
@@ -114,12 +106,80 @@ def probe(cgroup: Cgroup) -> None:
         trial.make()
         trial.remove()
     except OSError as error:
-        remedy = None
-        if error.errno == errno.EROFS:
-            remedy = (
-                'make it writable (docker: --security-opt writable-cgroups=true; '
-                'podman: --security-opt unmask=/sys/fs/cgroup; systemd: no ProtectControlGroups=)'
-            )
-        elif error.errno in (errno.EPERM, errno.EACCES):
-            remedy = 'add Delegate=yes to the unit, or start with: systemd-run --user --scope -p Delegate=yes …'
-        raise NotOurs(f'cannot make a cgroup in {cgroup.path} ({explain(error)})', remedy) from None
+        raise NotOurs(f'cannot make a cgroup in {cgroup.path} ({explain(error)})', what_opens(error)) from None
+
+
+# What would mend it, here: an advice for systemd helps nobody in a container.
+
+
+def what_opens(error: OSError) -> str | None:
+    """Return what would make a cgroup writable that answers with this error."""
+    match error.errno:
+        case errno.EROFS:
+            return _what_makes_writable()
+        case errno.EPERM | errno.EACCES:
+            return what_delegates()
+        case _:
+            return None
+
+
+def what_delegates() -> str:
+    """Return what would give us a cgroup of our own."""
+    if surroundings.systemd_is_running():
+        user = '' if os.geteuid() == 0 else '--user '
+        return f'add Delegate=yes to the unit, or start with: systemd-run {user}--scope -p Delegate=yes …'
+    if surroundings.container() is not None:
+        return f'{_what_makes_writable()}, and run as root in it'
+    if os.geteuid() != 0:
+        return 'start as root, or give the user a cgroup of its own and name it: --cgroup-root=PATH'
+    return 'name a cgroup that is ours to write: --cgroup-root=PATH'
+
+
+def _what_makes_writable() -> str:
+    ways = {'docker': '--security-opt writable-cgroups=true', 'podman': '--security-opt unmask=/sys/fs/cgroup'}
+    kind = surroundings.container()
+    if kind in ways:
+        return f'start the container with {ways[kind]}'
+    if kind is not None:
+        listed = '; '.join(f'{name}: {way}' for name, way in ways.items())
+        return f'start the container with cgroups mounted writable ({listed})'
+    if surroundings.systemd_is_running():
+        return 'take ProtectControlGroups= out of the unit'
+    return 'mount -o remount,rw /sys/fs/cgroup'
+
+
+def start_inside(home: Cgroup) -> str:
+    """Return how to be where processes may be moved from: a user may only move them within what is delegated."""
+    if surroundings.systemd_is_running():
+        return 'start it inside of it, by systemd-run --user --scope -p Delegate=yes …'
+    return f'start it inside of it: as root, echo PID > {home.path}/cgroup.procs before'
+
+
+def what_brings(controller: str, cgroup: Cgroup) -> str | None:
+    """Return what would bring a controller to a cgroup that lacks it."""
+    if controller in controllers_of_v1():
+        return 'boot with systemd.unified_cgroup_hierarchy=1; without systemd, mount cgroup v2 and no cgroup v1'
+    if _is_off(controller):
+        return f'boot with cgroup_enable={controller}, and without cgroup_disable={controller}'
+    for above in cgroup.walk_up():
+        if above is not cgroup and controller in above.controllers():
+            if surroundings.systemd_is_running():
+                return f'Delegate=yes in the unit, or {controller} in its list'
+            return f'echo +{controller} > {above.path}/cgroup.subtree_control, and so on down to {cgroup.path}'
+    if surroundings.container() is not None:
+        return f'on the host, hand the controller {controller} down to the cgroup of the container'
+    return None
+
+
+def controllers_of_v1() -> list[str]:
+    """Return the controllers that are in use by cgroup v1 (cgroups(7), /proc/PID/cgroup)."""
+    with open('/proc/self/cgroup', encoding='utf-8', errors='surrogateescape') as table:
+        lists = [line.split(':')[1] for line in table]
+    return sorted(name for names in lists for name in names.split(',') if name and not name.startswith('name='))
+
+
+def _is_off(controller: str) -> bool:
+    """Whether a controller is turned off on the kernel's command line (the last column of /proc/cgroups)."""
+    with suppress(OSError), open('/proc/cgroups', encoding='ascii') as table:
+        return any(line.split()[0] == controller and line.split()[-1] == '0' for line in table)
+    return False

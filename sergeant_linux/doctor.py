@@ -23,7 +23,6 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +31,7 @@ from typing import Final, NamedTuple, NoReturn, TypeVar
 from sergeant_linux import backend, credentials, surroundings
 from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
 from sergeant_linux.core.units import format_size, format_span
-from sergeant_linux.delegation import Home, NotOurs, find_home
+from sergeant_linux.delegation import Home, NotOurs, controllers_of_v1, find_home, start_inside, what_brings
 from sergeant_linux.forkserver import launch
 from sergeant_linux.host import CantRun, open_missing_stdio
 from sergeant_linux.kernel import prctl, procfs, trial
@@ -278,7 +277,7 @@ def _hierarchy(place: Place) -> Finding:
     facts = [f'mounted at {place.here.top}' if place.here is not None else 'mounted']
     if place.here is not None and any(mount.point == place.here.top and mount.read_only for mount in mounts()):
         facts.append('read-only')
-    if 'memory' in _first_version():
+    if 'memory' in controllers_of_v1():
         facts.append('beside cgroup v1, which has the memory controller')
     return Finding(Verdict.OK, ', '.join(facts))
 
@@ -315,35 +314,7 @@ def _controllers(place: Place) -> Finding:
     missing = sorted({'memory', *backend.limits_of(place.policy).needed} - available)
     if not missing:
         return Finding(Verdict.OK, listed)
-    return Finding(Verdict.WARN, f'{listed}; not {", ".join(missing)}', _what_brings(missing[0], cgroup))
-
-
-def _what_brings(controller: str, cgroup: Cgroup) -> str | None:
-    """Return what would bring a controller to a cgroup that lacks it."""
-    if controller in _first_version():
-        return 'boot with systemd.unified_cgroup_hierarchy=1; without systemd, mount cgroup v2 and no cgroup v1'
-    if _is_off(controller):
-        return f'boot with cgroup_enable={controller}, and without cgroup_disable={controller}'
-    for above in cgroup.walk_up():
-        if above is not cgroup and controller in above.controllers():
-            if surroundings.systemd_is_running():
-                return 'Delegate=yes in the unit'
-            return f'echo +{controller} > {above.path}/cgroup.subtree_control, and so on down to {cgroup.path}'
-    return None
-
-
-def _first_version() -> list[str]:
-    """Return the controllers that are in use by cgroup v1 (cgroups(7), /proc/PID/cgroup)."""
-    with open('/proc/self/cgroup', encoding='utf-8', errors='surrogateescape') as table:
-        lists = [line.split(':')[1] for line in table]
-    return sorted(name for names in lists for name in names.split(',') if name and not name.startswith('name='))
-
-
-def _is_off(controller: str) -> bool:
-    """Whether a controller is turned off on the kernel's command line (the last column of /proc/cgroups)."""
-    with suppress(OSError), open('/proc/cgroups', encoding='ascii') as table:
-        return any(line.split()[0] == controller and line.split()[-1] == '0' for line in table)
-    return False
+    return Finding(Verdict.WARN, f'{listed}; not {", ".join(missing)}', what_brings(missing[0], cgroup))
 
 
 def _tree_kill(place: Place) -> Finding:
@@ -355,15 +326,8 @@ def _tree_kill(place: Place) -> Finding:
         detail = f'{error.strerror} in {place.home.cgroup.path} ({explain(error)})'
         if error.errno == errno.ENOENT and trial.KILL in str(error):
             return Finding(Verdict.WARN, detail, 'boot Linux 5.14 or newer')
-        return Finding(Verdict.FAIL, detail, _inside(place.home.cgroup) if error.errno == errno.EACCES else None)
+        return Finding(Verdict.FAIL, detail, start_inside(place.home.cgroup) if error.errno == errno.EACCES else None)
     return Finding(Verdict.OK, 'a child in a cgroup of its own was ended by it')
-
-
-def _inside(home: Cgroup) -> str:
-    """Return how to be where processes may be moved from: a user may only move them within what is delegated."""
-    if surroundings.systemd_is_running():
-        return 'start it inside of it, by systemd-run --user --scope -p Delegate=yes …'
-    return f'start it inside of it: as root, echo PID > {home.path}/cgroup.procs before'
 
 
 def _oom_group(place: Place) -> Finding:
@@ -507,10 +471,7 @@ def _systemd(place: Place) -> Finding:
 
 def _backend(place: Place) -> Finding:
     if isinstance(place.choice, NotOurs):
-        needed, home = backend.limits_of(place.policy).needed, place.home
-        lacks = sorted(needed - home.cgroup.controllers()) if isinstance(home, Home) else []
-        remedy = _what_brings(lacks[0], home.cgroup) if lacks and isinstance(home, Home) else place.choice.remedy
-        return Finding(Verdict.FAIL, place.choice.reason, remedy)
+        return Finding(Verdict.FAIL, place.choice.reason, place.choice.remedy)
     return Finding(Verdict.OK, str(replace(place.choice, why_not=None)))  # the reason is told by the lines above
 
 

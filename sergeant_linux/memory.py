@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from sergeant_linux import gate as gates
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import LifeEvent, MemoryExceeded, MemoryHigh
-from sergeant_linux.core.memory import CALM_CEILING, CALM_GROWTH, Finding, Gauge
+from sergeant_linux.core.memory import CALM_CEILING, Finding, Gauge
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.forkserver import launch
 from sergeant_linux.kernel.pidref import PidRef
@@ -179,7 +179,7 @@ class CgroupWatch(MemoryWatch):
         self._leaf: dict[int, Leaf] = {}
 
     def _gauge(self) -> Gauge:
-        return Gauge(None, self.policy.worker_memory_high, CALM_CEILING, CALM_GROWTH)
+        return Gauge(None, self.policy.worker_memory_high, CALM_CEILING)
 
     def _open(self, life: int, pid: int, leaf: Leaf | None) -> None:
         assert leaf is not None
@@ -189,7 +189,10 @@ class CgroupWatch(MemoryWatch):
         del self._leaf[life]
 
     def _read(self, life: int, now: float) -> int | None:
-        return self._leaf[life].memory_now()
+        measured = self._leaf[life].memory_now()
+        if measured is None:  # it is just ending
+            self._look_again_later(life, now)
+        return measured
 
 
 class MeterWatch(MemoryWatch):

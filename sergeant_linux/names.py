@@ -6,9 +6,13 @@
 
 Facts: a socket's file stays when its owner is killed, and a connection to it is then refused. A lock (flock(2)) goes
 with the last process that has it, whatever ended that one. The kernel lists the paths of all listening sockets
-(/proc/net/unix, unix(7)). The path of a socket has at most 107 bytes.
+(/proc/net/unix, unix(7)), as they were when each was bound. The path of a socket has at most 107 bytes.
 Consequence: a name is taken as long as the lock on NAME.lock is held; a socket whose lock can be had is a dead one's
-and is replaced. A pool is found by its path, wherever its folder is.
+and is replaced, unless it answers all the same: then it is another program's. The lock's file is removed with the
+socket, so a lock counts only while its file is the one that is found by its path. A pool is found by its socket's path,
+wherever its folder is.
+Decision: the lock's file is for its owner alone: whoever can open a file can lock it, and keep a name from its pool.
+What is at the path and is neither a socket nor a lock of ours is never touched.
 Price: pools in another network namespace, as a container's, are found only where their folder can be seen.
 
 Invariant: of several that claim a name at once one gets it; nothing is left of a pool that ends in order.
@@ -28,6 +32,8 @@ SUFFIX: Final = '.sock'
 LOCK: Final = '.lock'
 RUN: Final = '/run'
 
+TABLE: Final = '/proc/net/unix'
+
 LONGEST_PATH: Final = 107
 """Bytes: sun_path of unix(7), less its end."""
 
@@ -36,6 +42,9 @@ LONGEST_NAME: Final = 64
 
 BACKLOG: Final = 128
 ATTEMPTS: Final = 1000
+
+_LISTENING: Final = '00010000'
+"""The flag __SO_ACCEPTCON as /proc/net/unix has it."""
 
 
 class Taken(Exception):
@@ -61,13 +70,21 @@ class Claim:
         self.path = path
         self.listener = listener
         self._lock = lock
+        self._file = os.lstat(path)
+        self._is_ours = True
 
     def close(self) -> None:
-        """Give the name back: remove the socket and the lock's file, then let go of the lock."""
-        with suppress(OSError):
-            os.unlink(self.path)
-        with suppress(OSError):
-            os.unlink(lock_path(self.path))
+        """Give the name back: remove the socket and the lock's file, then let go of the lock. Again does no harm.
+
+        Where somebody has removed them, and others have come since, theirs stay.
+        """
+        if not self._is_ours:
+            return
+        self._is_ours = False
+        for path, ours in ((self.path, self._file), (lock_path(self.path), os.fstat(self._lock))):
+            with suppress(OSError):
+                if os.path.samestat(os.lstat(path), ours):
+                    os.unlink(path)
         os.close(self._lock)
         self.listener.close()
 
@@ -89,19 +106,17 @@ def claim(
     for is a living pool's, `NoPlace` when no socket can be made, OSError when there are no descriptors left.
     """
     if path is not None:
-        return _claim(name or default, path, group)
+        path = os.path.abspath(path)
+        try:
+            return _claim(name or default, path, group)
+        except OSError as error:
+            _pass_on(error)
+            raise NoPlace(f'{path}: {error.strerror or error}') from None
     refusals = []
     for folder in folders(environ):
         try:
             _make_folder(folder, group)
-            for each in [name] if name is not None else _numbered(default):
-                try:
-                    return _claim(each, os.path.join(folder, each + SUFFIX), group)
-                except Taken:
-                    if name is not None:
-                        raise
-        except NoPlace as error:
-            refusals.append(str(error))
+            return _claim_in(folder, name, default, group)
         except OSError as error:
             _pass_on(error)
             refusals.append(f'{folder}: {error.strerror or error}')
@@ -114,60 +129,74 @@ def _pass_on(error: OSError) -> None:
         raise error
 
 
+def _claim_in(folder: str, name: str | None, default: str, group: int | None) -> Claim:
+    for each in [name] if name is not None else _numbered(default):
+        if '/' in each or each.startswith('.') or not each.isprintable() or not each:
+            raise OSError(None, f'{each!r} cannot be the name of a socket')
+        try:
+            return _claim(each, os.path.join(folder, each + SUFFIX), group)
+        except Taken:
+            if name is not None:
+                raise
+    raise OSError(None, f'{default} to {default}-{ATTEMPTS} are taken')
+
+
 def _numbered(name: str) -> Iterator[str]:
     yield name
-    yield from (f'{name}-{number}' for number in range(2, ATTEMPTS))
+    yield from (f'{name}-{number}' for number in range(2, ATTEMPTS + 1))
 
 
 def _make_folder(folder: str, group: int | None) -> None:
     with suppress(FileExistsError):
-        os.mkdir(folder, 0o755 if group is not None or folder.startswith(RUN + '/' + FOLDER) else 0o700)
+        os.mkdir(folder, 0o700)
+        if group is not None or os.path.dirname(folder) == RUN:
+            os.chmod(folder, 0o755)
         return
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(None, 'can not be written')
+        raise PermissionError(None, 'cannot be written')
 
 
 def _claim(name: str, path: str, group: int | None) -> Claim:
-    if len(os.fsencode(path)) > LONGEST_PATH:
-        raise NoPlace(f'{path} is longer than the {LONGEST_PATH} bytes that the path of a socket may have')
-    try:
-        lock = _lock(name, path)
-    except OSError as error:
-        _pass_on(error)
-        raise NoPlace(f'{lock_path(path)}: {error.strerror}') from None
+    length = len(os.fsencode(path))
+    if length > LONGEST_PATH:
+        raise OSError(None, f'the path of the socket would have {length} bytes, more than {LONGEST_PATH}')
+    lock = _lock(name, path)
     try:
         return Claim(name, path, _listen(path, group), lock)
-    except OSError as error:
+    except BaseException:
         os.unlink(lock_path(path))
         os.close(lock)
-        _pass_on(error)
-        raise NoPlace(f'{path}: {error.strerror}') from None
+        raise
 
 
 def _lock(name: str, path: str) -> int:
     """Return the lock on the name. The file may be removed by who gives the name back: then it is another one's."""
     while True:
-        lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        lock = os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            text = os.pread(lock, 32, 0).strip()
+            if text and not text.isdigit():
+                raise FileExistsError(None, f'{lock_path(path)} is no lock of ours')
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.pread(lock, 20, 0).decode('ascii', 'replace').strip() or '?'
-            os.close(lock)
-            raise Taken(f'{name} is already running as pid {pid} ({path})') from None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.stat(lock_path(path))):
+            if os.path.samestat(os.fstat(lock), os.lstat(lock_path(path))):
                 os.ftruncate(lock, 0)
                 os.pwrite(lock, f'{os.getpid()}\n'.encode(), 0)
                 return lock
+        except FileNotFoundError:
+            pass  # it was removed meanwhile
+        except BlockingIOError:
+            pid = os.pread(lock, 32, 0).decode('ascii', 'replace').strip() or '?'
+            os.close(lock)
+            raise Taken(f'{name} is already running as pid {pid} ({path})') from None
+        except BaseException:
+            os.close(lock)
+            raise
         os.close(lock)
 
 
 def _listen(path: str, group: int | None) -> socket.socket:
     """Return a socket that listens at `path`; who is to be kept out never gets in, not even for a moment."""
-    with suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise FileExistsError(None, 'there is a file that is no socket')
-        os.unlink(path)
+    _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
@@ -184,6 +213,24 @@ def _listen(path: str, group: int | None) -> socket.socket:
     return listener
 
 
+def _remove_stale(path: str) -> None:
+    """Remove the socket that somebody has left at `path`. Raises `Taken` when it is not left, but in use."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(None, 'there is a file that is no socket')
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stranger:
+            stranger.setblocking(False)
+            stranger.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)  # nobody listens
+    except FileNotFoundError:
+        pass  # there is nothing
+    except BlockingIOError:  # more want to connect than can wait
+        raise Taken(f'another program listens at {path}') from None
+    else:
+        raise Taken(f'another program listens at {path}')
+
+
 def lock_path(path: str) -> str:
     """Return the path of the lock beside a socket."""
     return path.removesuffix(SUFFIX) + LOCK
@@ -191,19 +238,23 @@ def lock_path(path: str) -> str:
 
 def pools(environ: Mapping[str, str]) -> list[Found]:
     """Return every socket on this host that looks like a pool's, whoever's it is; whether it answers is to be tried."""
-    paths = set(_listening())
+    paths = list(_listening())
     places = folders(environ)
     with suppress(OSError):
         places += [f'{RUN}/user/{uid}/{FOLDER}' for uid in os.listdir(f'{RUN}/user')]
     for folder in places:
         with suppress(OSError):
-            paths.update(os.path.join(folder, each) for each in os.listdir(folder) if each.endswith(SUFFIX))
-    return sorted(Found(os.path.basename(path).removesuffix(SUFFIX), path) for path in paths)
+            paths += [os.path.join(folder, each) for each in os.listdir(folder) if each.endswith(SUFFIX)]
+    # one socket may be known by several paths: /var/run is /run
+    by_place = {os.path.realpath(path): path for path in reversed(paths)}
+    return sorted(Found(os.path.basename(path).removesuffix(SUFFIX), path) for path in by_place.values())
 
 
 def _listening() -> Iterator[str]:
-    with suppress(OSError), open('/proc/net/unix', encoding='utf-8', errors='surrogateescape') as table:
+    """Yield the paths of the listening sockets that may be pools'. In a row: number, references, protocol, flags, …"""
+    with suppress(OSError), open(TABLE, encoding='utf-8', errors='surrogateescape') as table:
         for line in table:
-            path = line.rstrip('\n').partition(' /')[2]
-            if path.endswith(SUFFIX) and os.path.basename(os.path.dirname(path)) == FOLDER:
+            fields, _, path = line.rstrip('\n').partition(' /')
+            is_listening = fields.split()[3:4] == [_LISTENING]
+            if is_listening and path.endswith(SUFFIX) and os.path.basename(os.path.dirname(path)) == FOLDER:
                 yield '/' + path

@@ -59,6 +59,7 @@ class Lines:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest = bytearray()
+        self._seen = 0
 
     def feed(self, data: bytes) -> None:
         """Take in what has come."""
@@ -66,25 +67,37 @@ class Lines:
 
     def next(self) -> bytes | None:
         """Return the next whole line, None when there is none yet. Raises `TooLong`."""
-        end = self._rest.find(b'\n')
+        end = self._rest.find(b'\n', self._seen)
         if end > self._limit or (end < 0 and len(self._rest) > self._limit):
             raise TooLong(f'a line of over {self._limit} bytes')
         if end < 0:
+            self._seen = len(self._rest)
             return None
+        self._seen = 0
         line = bytes(self._rest[:end])
         del self._rest[: end + 1]
         return line
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f'{constant} is no JSON')
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
+
+
 def encode(message: Mapping[str, object]) -> bytes:
-    """Return the line of a message. ASCII, so that no cut-off character can break it."""
+    """Return the line of a message, in ASCII. What JSON has no word for is written as its str().
+
+    Raises ValueError for NaN, an infinity or a circle, TypeError for a key that is no text, RecursionError.
+    """
     return json.dumps(message, separators=(',', ':'), default=str, allow_nan=False).encode() + b'\n'
 
 
 def decode(line: bytes) -> Message:
     """Return the object in a line. Raises ValueError."""
     try:
-        message = json.loads(line)
+        message = _DECODER.decode(line.decode())
     except RecursionError:
         raise ValueError('nested too deeply') from None
     if not isinstance(message, dict):

@@ -8,12 +8,13 @@ Consequence: it is told to people, and picks the words of an advice; nothing tha
 
 import os
 import re
-import subprocess
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from sergeant_linux.core.units import parse_span
-from sergeant_linux.delegation import SYSTEMD_IS_RUNNING
+
+SYSTEMD_IS_RUNNING: Final = '/run/systemd/system'
+"""sd_booted(3): this directory is there when systemd is the manager of this host."""
 
 FIRST_PID_NAMESPACE: Final = 'pid:[4026531836]'
 """PROC_PID_INIT_INO in the kernel's proc_ns.h."""
@@ -71,6 +72,8 @@ def unit(cgroup: str) -> Unit | None:
     name = unit_name(cgroup)
     if name is None or not systemd_is_running():
         return None
+    import subprocess  # here: the supervisor itself has no use for it
+
     of_user = re.search(r'/user@\d+\.service/', cgroup) is not None
     wanted = 'OOMPolicy', 'KillMode', 'TimeoutStopUSec'
     command = ['systemctl', *['--user'] * of_user, 'show', *(f'--property={each}' for each in wanted), '--', name]

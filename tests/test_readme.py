@@ -19,8 +19,11 @@ from sergeant_linux.verbs.run import parse_run
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 
-OTHERS = {'--json', '--no-deps', '--version', '--help', '--no-install-recommends'}
-"""Options in the README that are not a pool's."""
+OTHERS = {
+    '--json', '--no-deps', '--version', '--help', '--no-install-recommends', '--shell',
+    '--live', '--no-wait', '--now', '--ready', '--signal', '--timeout', '--watch',
+}
+"""Options in the README that are not a pool's: of verbs, and of other programs."""
 
 
 def blocks(language: str) -> list[str]:

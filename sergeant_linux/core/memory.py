@@ -8,7 +8,8 @@ Price: a worker can be over its limit by what it touches in one interval.
 
 The mark (soft) only counts when a worker stays over it: several looks in a row, in a life that has been ready for
 some time. A worker that starts near its mark would else be recycled for ever; for such a one the mark is moved up, to
-`ROOM` times what it had when it became ready.
+`ROOM` times what it had when it became ready. Being a second late does no harm there: near the mark and over it, looks
+are `MARK_PAUSE` apart, however far away the limit is; far from it, and once it was told, the ceiling counts.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ GROWTH: Final = 2 * 1024**3
 """Bytes a second a worker is taken to be able to touch."""
 
 CALM_GROWTH: Final = 64 * 1024**2
+"""Bytes a second up to which a worker is seen over its mark in time."""
+
 CALM_CEILING: Final = 30.0
-"""Where the kernel holds the limit and only the mark is watched: bytes a second, and the longest pause in seconds."""
+"""The longest pause in seconds where the kernel holds the limit and only the mark is watched."""
 
 FLOOR: Final = 0.02
 """Seconds between two looks, at least."""
@@ -28,6 +31,9 @@ FLOOR: Final = 0.02
 MARK_SAMPLES: Final = 3
 MARK_MIN_LIFE: Final = 10.0
 """A mark counts after this many looks over it in a row, in a life that has been ready for this many seconds."""
+
+MARK_PAUSE: Final = 1.0
+"""Seconds between two looks because of the mark, at least."""
 
 ROOM: Final = 1.25
 """What a worker may grow from where it was when ready before the mark counts, whatever the mark says."""
@@ -52,7 +58,6 @@ class Gauge:
     limit: int | None
     mark: int | None
     ceiling: float
-    growth: int = GROWTH
     highest: int | None = None
     ready_at: float | None = None
     at_ready: int | None = None
@@ -91,8 +96,9 @@ class Gauge:
 
     def next_look(self, measured: int) -> float:
         """Return the seconds until the next look."""
-        mark = self.effective_mark()
-        borders = [border for border in (self.limit, mark) if border is not None and border >= measured]
-        if not borders:
-            return self.ceiling
-        return min(self.ceiling, max(FLOOR, (min(borders) - measured) / self.growth))
+        pause, mark = self.ceiling, self.effective_mark()
+        if self.limit is not None and measured <= self.limit:
+            pause = min(pause, max(FLOOR, (self.limit - measured) / GROWTH))
+        if mark is not None and not self.told:
+            pause = min(pause, max(MARK_PAUSE, (mark - measured) / CALM_GROWTH))
+        return pause

@@ -8,13 +8,14 @@ hold no process of its own (EBUSY); the threaded controllers (cpu, pids) are ena
 ruin the cgroup: its children can't have memory any more.
 Consequence: the own directory is believed when the own pid is listed in it. Nothing here decides what is ours.
 
-Every method raises OSError as the kernel gave it; the text of `explain` says what it means.
+Every method raises OSError as the kernel gave it, with what was tried as a note; the text of `explain` says what it
+means.
 """
 
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,9 +38,20 @@ _MEANING: Final = {
 
 def explain(error: OSError) -> str:
     """Return what an error of the kernel means for cgroups, in one sentence without a full stop."""
-    reason = _MEANING.get(error.errno or 0)
-    text = os.strerror(error.errno) if error.errno else str(error)
-    return f'{text}: {reason}' if reason else text
+    told = [*getattr(error, '__notes__', ()), os.strerror(error.errno) if error.errno else str(error)]
+    if error.errno in _MEANING:
+        told.append(_MEANING[error.errno])
+    return ': '.join(told)
+
+
+@contextmanager
+def _trying(act: str) -> Iterator[None]:
+    """Put what was tried into the error."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(act)
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +132,8 @@ class Cgroup:
 
     def make(self) -> None:
         """Create it. Raises FileExistsError and what `explain` knows."""
-        os.mkdir(self.path)
+        with _trying(f'mkdir {self.path}'):
+            os.mkdir(self.path)
 
     def remove(self) -> None:
         """Remove it; raises EBUSY while a process or a child is in it (zombies don't count)."""
@@ -134,16 +147,17 @@ class Cgroup:
         return os.path.exists(f'{self.path}/{file}')
 
     def read(self, file: str) -> str:
-        with open(f'{self.path}/{file}', encoding='ascii') as source:
+        with _trying(f'read {self.path}/{file}'), open(f'{self.path}/{file}', encoding='ascii') as source:
             return source.read().strip()
 
     def write(self, file: str, value: object) -> None:
         """Write one value by one write(2), as cgroup files want it."""
-        fd = os.open(f'{self.path}/{file}', os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, str(value).encode('ascii'))
-        finally:
-            os.close(fd)
+        with _trying(f"write '{value}' to {self.path}/{file}"):
+            fd = os.open(f'{self.path}/{file}', os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(fd, str(value).encode('ascii'))
+            finally:
+                os.close(fd)
 
     def number(self, file: str) -> int | None:
         """Return the number in a file; None for `max`, and where there is no such file."""
@@ -162,6 +176,11 @@ class Cgroup:
                 return {}
             raise
         return {key: int(value) for key, _, value in (line.partition(' ') for line in text.splitlines())}
+
+    def open(self) -> int:
+        """Return a descriptor of its directory."""
+        with _trying(f'open {self.path}'):
+            return os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def processes(self) -> list[int]:
         """Return the pids in it (0: one outside of this pid namespace)."""

@@ -12,6 +12,7 @@ Price: a descriptor a process. It is close-on-exec, but a fork copies it: a chil
 Invariant: a `PidRef` is closed by its owner, once; there is no `__del__`, so that a leak shows.
 """
 
+import errno
 import os
 import select
 import signal
@@ -56,8 +57,16 @@ class PidRef:
 
         Safe for a child of the caller that nobody has reaped, a zombie included. Raises ProcessLookupError when there
         is no such process, other OSErrors as pidfd_open(2).
+
+        A number can be in use without a process: by a thread, or by the session or group that its process has left.
+        Then the kernel says EINVAL, newer ones (seen: 6.18) ENOENT or ESRCH.
         """
-        return cls(pid, os.pidfd_open(pid))
+        try:
+            return cls(pid, os.pidfd_open(pid))
+        except OSError as error:
+            if pid > 0 and error.errno in (errno.EINVAL, errno.ENOENT):
+                raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from None
+            raise
 
     def fileno(self) -> int:
         """Return the pidfd, for epoll: readable once the process has ended, and from then on."""

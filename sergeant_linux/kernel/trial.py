@@ -14,6 +14,7 @@ import errno
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
@@ -87,6 +88,38 @@ def try_leaf(home: Cgroup, name: str) -> None:
             _see_it_killed(process)
     finally:
         _remove(leaf)
+
+
+def try_birth(leaf: Cgroup) -> None:
+    """Have a child of ours go into a cgroup and end there. Raises OSError as the child has met it.
+
+    All signals are blocked meanwhile: one that the child got would be told to the caller's wakeup fd.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        with _pipe() as answer, warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)  # Python 3.12, of threads: the child takes no lock
+            pid = os.fork()
+            if pid == 0:
+                number = 0
+                try:
+                    leaf.write('cgroup.procs', 0)
+                except OSError as error:
+                    number = error.errno or errno.EIO
+                finally:
+                    answer.say(b'%d' % number)
+                    os._exit(0)
+            answer.let_go()
+            told = answer.hear()
+            with suppress(ChildProcessError):  # somebody ignores SIGCHLD
+                os.waitpid(pid, 0)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    number = int(told or 0)  # nothing: killed there, so it had come there
+    if number:
+        refusal = OSError(number, os.strerror(number))
+        refusal.add_note(f"write '0' to {leaf.path}/cgroup.procs")
+        raise refusal
 
 
 def main(arguments: list[str]) -> None:

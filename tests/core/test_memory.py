@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sergeant_linux.core.memory import FLOOR, GROWTH, MARK_MIN_LIFE, MARK_SAMPLES, ROOM, Finding, Gauge
+from sergeant_linux.core.memory import (
+    CALM_CEILING,
+    CALM_GROWTH,
+    FLOOR,
+    GROWTH,
+    MARK_MIN_LIFE,
+    MARK_PAUSE,
+    MARK_SAMPLES,
+    ROOM,
+    Finding,
+    Gauge,
+)
 
 MIB = 1024**2
 GIB = 1024**3
@@ -142,3 +153,36 @@ def test_a_worker_over_its_mark_is_watched_for_its_limit() -> None:
     one = gauge(limit=GIB, mark=64 * MIB)
 
     assert one.next_look(GIB - GIB // 8) == pytest.approx(1 / 16)
+
+
+@given(growth=st.integers(1024, CALM_GROWTH), distance=st.integers(1, 4 * GIB))
+def test_a_worker_that_grows_past_its_mark_is_found_within_seconds_however_seldom_it_was_looked_at(
+    growth: int, distance: int
+) -> None:
+    one, now = gauge(mark=10 * MIB + distance, ceiling=CALM_CEILING), LONG_READY
+    mark = one.effective_mark() or 0
+    crossed = LONG_READY + (mark - 10 * MIB) / growth
+    now += max(0.0, crossed - now - 100)  # the last hundred seconds before it, and what comes then
+
+    while one.sample(int(10 * MIB + growth * (now - LONG_READY)), now) is not Finding.OVER_MARK:
+        now += one.next_look(int(10 * MIB + growth * (now - LONG_READY)))
+
+    assert now - crossed <= (MARK_SAMPLES + 1) * MARK_PAUSE
+
+
+def test_a_worker_over_its_mark_is_looked_at_again_soon_until_that_was_told() -> None:
+    one = gauge(mark=64 * MIB, ceiling=CALM_CEILING)
+
+    pauses = []
+    for _ in range(MARK_SAMPLES + 1):
+        one.sample(65 * MIB, LONG_READY)
+        pauses.append(one.next_look(65 * MIB))
+
+    assert pauses == [MARK_PAUSE] * (MARK_SAMPLES - 1) + [CALM_CEILING] * 2
+
+
+@pytest.mark.parametrize(('headroom', 'seconds'), [(1, MARK_PAUSE), (8 * CALM_GROWTH, 8), (60 * CALM_GROWTH, 30)])
+def test_a_worker_far_from_its_mark_is_looked_at_once_in_many_seconds(headroom: int, seconds: float) -> None:
+    mark = 5 * GIB
+
+    assert gauge(mark=mark, ceiling=CALM_CEILING).next_look(mark - headroom) == pytest.approx(seconds)

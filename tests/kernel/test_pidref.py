@@ -127,6 +127,45 @@ def test_a_pid_without_a_process_cannot_be_opened(fork: Fork) -> None:
         PidRef.open(process.pid)
 
 
+def test_a_thread_is_no_process(event: Callable[[], Event]) -> None:
+    number: list[int] = []
+    known, done = event(), event()
+
+    def wait() -> None:
+        number.append(threading.get_native_id())
+        known.set()
+        done.wait()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    known.wait()
+    try:
+        with pytest.raises(ProcessLookupError):
+            PidRef.open(number[0])
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_session_whose_leader_is_gone_is_no_process(fork: Fork, event: Callable[[], Event]) -> None:
+    """Its number stays in use; Linux 6.1 has an error of its own for that."""
+    stays = event()
+
+    def lead() -> None:
+        os.setsid()
+        if os.fork() == 0:
+            stays.wait()
+            os._exit(0)
+
+    leader = fork(lead)
+    end_of(leader)
+    try:
+        with pytest.raises(ProcessLookupError):
+            PidRef.open(leader.pid)
+    finally:
+        stays.set()
+
+
 def test_a_zombie_can_be_opened(fork: Fork) -> None:
     process = fork(lambda: 3)
     assert process.exited(DEADLINE)

@@ -5,6 +5,8 @@ root), and whoever sits in a delegated cgroup sits in the parent (cgroups(7)).
 Consequence: outside the root, the tests' own process has to make room first.
 Decision: for the session it moves to a leaf of its own; when that doesn't work out, the tests skip and say why. In the
 lab it has to work out: there a skip would hide what the lab is for. Price: one more leaf, put away at the end.
+
+After each test its cgroups are gone: a pool's undertaker gets `PATIENCE` for it, what is still there is a failure.
 """
 
 import os
@@ -23,6 +25,9 @@ IN_LAB: Final = 'SERGEANT_LAB' in os.environ
 """Set by vagrant/lab."""
 
 NEEDED: Final = {'memory', 'pids'}
+
+PATIENCE: Final = 5.0
+"""How long, in seconds, a cgroup may take to be gone after its test."""
 
 
 class Cgroup:
@@ -51,6 +56,15 @@ class Cgroup:
     def make(self, name: str) -> 'Cgroup':
         (self.path / name).mkdir()
         return Cgroup(self.path / name)
+
+    def below(self) -> set[Path]:
+        """Return the folders of all cgroups below it."""
+        return {Path(path) for path, _, _ in os.walk(self.path)} - {self.path}
+
+    def remove_tree(self) -> None:
+        """Remove it and all that is below."""
+        for path, _, _ in os.walk(self.path, topdown=False):
+            Cgroup(Path(path)).remove()
 
     def remove(self) -> None:
         """Kill who is left, remove the folder as soon as it is empty."""
@@ -105,6 +119,35 @@ def ground() -> Iterator[Cgroup]:
     for pid in room.members():
         own.write('cgroup.procs', str(pid))
     room.remove()
+
+
+@pytest.fixture(autouse=True)
+def cgroup_guard(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test that leaves a cgroup behind."""
+    if 'ground' not in request.fixturenames:
+        yield
+        return
+    ground: Cgroup = request.getfixturevalue('ground')
+    before = ground.below()
+    yield
+    deadline = time.monotonic() + PATIENCE
+    while (left := ground.below() - before) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for path in left:
+        if path.parent not in left:
+            Cgroup(path).remove_tree()
+    if left:
+        pytest.fail('the test has left behind:\n  ' + '\n  '.join(sorted(map(str, left))), pytrace=False)
+
+
+@pytest.fixture
+def home(ground: Cgroup) -> Iterator[Cgroup]:
+    """A cgroup without processes or controllers, as a unit's is at first; at the end no pool may be left in it."""
+    home = ground.make(f'home-{time.monotonic_ns()}')
+    yield home
+    left = sorted(path.name for path in home.below() if path.name.startswith('sergeant-'))
+    home.remove_tree()
+    assert left == []
 
 
 @pytest.fixture

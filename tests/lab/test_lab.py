@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import mmap
 import os
 import select
 import signal
@@ -38,7 +39,7 @@ def hog() -> None:
     """Take memory until killed."""
     taken = []
     while True:
-        taken.append(bytearray(10 * MIB))
+        taken.append(mmap.mmap(-1, 10 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
 
 
 def limit(leaf: Cgroup) -> None:

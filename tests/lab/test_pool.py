@@ -8,50 +8,31 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from random import Random
+from typing import Final
 
 import pytest
 
 from tests.lab.conftest import Cgroup
-from tests.scenarios.pool import Pool, kill, pool, wait_until
+from tests.lab.housing import TAKE, WITHIN, housed, leaves
+from tests.scenarios.pool import Pool, kill, wait_until
 
 pytestmark = pytest.mark.timeout(600)
 
-WITHIN: Final = 120.0
-LIMIT: Final = 64 << 20
-
-HOG: Final = '''
+STAYS: Final = """
     import os, time
 
-    class Worker:
-        """In slot 0 it eats 10 MiB each 10 ms; in the others it stays."""
+    def Worker():
+        os.write(1, b'here' + bytes([10]))
+        time.sleep(1000)
+"""
 
-        def run(self):
-            kept = []
-            while os.environ['SERGEANT_WORKER_SLOT'] == '0':
-                kept.append(b'x' * (10 << 20))
-                time.sleep(0.01)
-            time.sleep(1000)
-'''
-
-FULL: Final = '''
-    import os, time
-
-    class Worker:
-        """Takes most of its limit, says so, and stays."""
-
-        def run(self):
-            kept = b'x' * (45 << 20)
-            os.write(1, b'full' + bytes([10]))
-            time.sleep(1000)
-'''
-
-BROODER: Final = '''
-    import os, subprocess, time
+BROODER: Final = (
+    TAKE
+    + '''
+    import subprocess
 
     DEAF = 'trap "" HUP INT QUIT TERM; echo child $$; exec sleep 1000'
 
@@ -61,65 +42,11 @@ BROODER: Final = '''
         def run(self):
             subprocess.Popen(['/bin/sh', '-c', DEAF])
             subprocess.Popen(['setsid', 'setsid', '/bin/sh', '-c', f"({DEAF}) &"], env={'PATH': os.environ['PATH']})
-            kept = []
             while not os.path.exists('cue'):
                 time.sleep(0.02)
-            while True:
-                kept.append(b'x' * (10 << 20))
+            eat()
 '''
-
-
-@contextmanager
-def housed(home: Cgroup, folder: Path, worker: str, **flags: Any) -> Iterator[Pool]:
-    """Run a pool, all of whose processes are in `home` and whose leaves are made there."""
-    inside = (
-        'import os, sys; open(sys.argv.pop(1), "w").write("0"); '
-        'import sergeant_linux.supervisor; sergeant_linux.supervisor.main()'
-    )
-    command = ['-c', inside, str(home.path / 'cgroup.procs')]
-    flags = {'memory_backend': 'cgroup', 'cgroup_root': str(home.path), 'max_worker_memory_usage': LIMIT, **flags}
-    with pool(folder, worker, command=command, **flags) as running:
-        yield running
-
-
-def leaves(home: Cgroup) -> list[Path]:
-    """Return the cgroups of pools below `home`."""
-    return [Path(path) for path, _, _ in os.walk(home.path) if 'sergeant-' in path]
-
-
-@pytest.fixture
-def home(ground: Cgroup) -> Iterator[Cgroup]:
-    """A cgroup without processes or controllers, as a unit's is at first; at the end nothing may be left in it."""
-    home = ground.make(f'home-{time.monotonic_ns()}')
-    yield home
-    left = [str(path) for path in leaves(home)]
-    for path, _, _ in os.walk(home.path, topdown=False):
-        Cgroup(Path(path)).remove()
-    assert left == []
-
-
-def test_a_worker_over_its_limit_is_killed_by_the_kernel_and_its_neighbours_are_not(
-    home: Cgroup, tmp_path: Path
-) -> None:
-    with housed(home, tmp_path, HOG, concurrent_workers=2, restart_delay=0) as running:
-        ends = running.wait_for('worker-exit', count=5, within=WITHIN)
-        assert [record['slot'] for record in ends] == [0] * len(ends)
-        for record in ends[:5]:
-            assert (record['result'], record['signal'], record['return_code']) == ('oom-kill', 'SIGKILL', None)
-            memory = record['memory']
-            assert (memory['backend'], memory['oom_scope'], memory['limit_bytes']) == ('cgroup', 'worker', LIMIT)
-            assert memory['peak_bytes'] <= LIMIT
-            assert record['message'] == f'worker({record["pid"]}) exceeded the maximum memory limit: {memory["peak_bytes"]}'
-        assert running.stop(within=WITHIN) == 0
-
-
-def test_a_sigkill_by_hand_near_the_limit_is_no_oom_kill(home: Cgroup, tmp_path: Path) -> None:
-    with housed(home, tmp_path, FULL) as running:
-        running.hear('full', within=WITHIN)
-        kill(running.workers()[1])
-        (record,) = running.wait_for('worker-exit', within=WITHIN)
-        assert (record['result'], record['signal'], record['memory']['oom_kills']) == ('signal', 'SIGKILL', 0)
-        assert running.stop(within=WITHIN) == 0
+)
 
 
 @pytest.mark.parametrize('end', ['stop', 'oom', 'kill -9 of the supervisor'])
@@ -141,45 +68,83 @@ def test_nothing_that_a_worker_has_started_outlives_it(home: Cgroup, tmp_path: P
             assert running.stop(within=WITHIN) == 0
 
 
-def test_the_pools_limit_is_told_from_the_workers(home: Cgroup, tmp_path: Path) -> None:
-    flags = {'max_worker_memory_usage': 200 << 20, 'pool_memory_max': LIMIT}
-    with housed(home, tmp_path, HOG, restart_delay=0, **flags) as running:
-        (record, *_) = running.wait_for('worker-exit', within=WITHIN)
-        assert (record['result'], record['memory']['oom_scope']) == ('oom-kill', 'pool')
-        assert running.stop(within=WITHIN) == 0
-
-
-def test_two_pools_in_one_home_leave_each_other_alone(home: Cgroup, tmp_path: Path) -> None:
+def test_two_pools_in_one_home_leave_each_other_alone_whatever_is_done_to_one(home: Cgroup, tmp_path: Path) -> None:
+    """Ten steps, drawn from a fixed seed: a pool is started, stopped, killed, or loses a worker; the other never does."""
+    rng = Random(47)
     folders = [tmp_path / name for name in ('one', 'two')]
     for folder in folders:
         folder.mkdir()
-    with housed(home, folders[0], FULL) as stays:
-        stays.hear('full', within=WITHIN)
-        kept = set(leaves(home))
-        for end in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
-            with housed(home, folders[1], FULL) as goes:
-                goes.hear('full', within=WITHIN)
-                goes.send(end)
-                goes.process.wait(WITHIN)
-        assert stays.find('worker-exit') == []
-        wait_until(lambda: set(leaves(home)) == kept, 'the removal of the other pool', WITHIN)
-        assert stays.stop(within=WITHIN) == 0
+    running: dict[int, Pool] = {}
+    with ExitStack() as stack:
+        for _ in range(10):
+            who = rng.randrange(2)
+            other = running.get(1 - who)
+            kept = (folders_of(other, home), other.workers()) if other is not None else None
+            if who not in running:
+                pool = stack.enter_context(housed(home, folders[who], STAYS, restart_delay=0))
+                pool.hear('here', within=WITHIN)
+                wait_until_it_has_one_leaf(pool, home)
+                running[who] = pool
+            else:
+                pool, deed = running[who], rng.choice(['stop', 'kill -9', 'kill -9 a worker'])
+                if deed == 'kill -9 a worker':
+                    spawned = len(pool.find('worker-spawn'))
+                    kill(max(pool.workers().values()))
+                    pool.wait_for('worker-spawn', count=spawned + 1, within=WITHIN)
+                    wait_until_it_has_one_leaf(pool, home)
+                else:
+                    gone = folders_of(pool, home)
+                    pool.send(signal.SIGTERM if deed == 'stop' else signal.SIGKILL)
+                    pool.process.wait(WITHIN)
+                    wait_until_gone(gone)
+                    del running[who]
+            if other is not None:
+                assert (folders_of(other, home), other.workers()) == kept
+        for pool in running.values():
+            assert pool.stop(within=WITHIN) == 0
 
 
-def test_nothing_outside_of_the_home_is_changed(home: Cgroup, ground: Cgroup, tmp_path: Path) -> None:
-    def outside() -> dict[str, tuple[str, str]]:
-        return {
-            path: (Cgroup(Path(path)).read('cgroup.subtree_control'), ','.join(sorted(folders)))
-            for path, folders, _ in os.walk(ground.path)
-            if not path.startswith(str(home.path))
-        }
+def wait_until_it_has_one_leaf(pool: Pool, home: Cgroup) -> None:
+    wait_until(lambda: len(folders_of(pool, home)) == 2, 'a folder with one leaf', WITHIN)
 
-    before = outside()
-    with housed(home, tmp_path, 'def Worker(): pass', restart_delay=0, concurrent_workers=2) as running:
-        running.wait_for('worker-exit', count=30, within=WITHIN)
+
+def wait_until_gone(folders: set[Path]) -> None:
+    wait_until(lambda: not any(path.exists() for path in folders), f'the removal of {sorted(map(str, folders))}', WITHIN)
+
+
+def folders_of(pool: Pool, home: Cgroup) -> set[Path]:
+    """Return the cgroups of this pool: its folder, named after its supervisor, and all below."""
+    return {path for path in home.below() if any(part.startswith(f'sergeant-{pool.pid}-') for part in path.parts)}
+
+
+def test_a_hundred_lives_leave_no_leaf_and_nothing_outside_of_the_home_is_changed(
+    home: Cgroup, ground: Cgroup, tmp_path: Path
+) -> None:
+    before = outside(ground, home)
+    finishes = 'def Worker(): pass'
+    with housed(home, tmp_path, finishes, light=True, restart_delay=0, concurrent_workers=2) as running:
+        pids = [record['pid'] for record in running.wait_for('worker-exit', count=100, within=3 * WITHIN)]
+        during = outside(ground, home)
+        wait_until(lambda: len(home.below()) <= 1 + 1 + 2 * 2, 'leaves of the living and the dying only', WITHIN)
         assert running.stop(within=WITHIN) == 0
-    assert outside() == before
+    assert during == outside(ground, home) == before
     assert not leaves(home)
+    assert len(set(pids)) >= 100
+
+
+def outside(ground: Cgroup, home: Cgroup) -> dict[str, dict[str, str]]:
+    """Return all cgroups that can be seen but those in `home`, and of each what somebody might have changed."""
+    files = ['cgroup.subtree_control', 'cgroup.procs', 'cgroup.type', 'cgroup.freeze', 'cgroup.max.descendants']
+    files += ['memory.max', 'memory.high', 'memory.oom.group', 'memory.swap.max', 'pids.max', 'cpu.max', 'cpu.weight']
+    top = next(path for path in (ground.path, *ground.path.parents) if not (path.parent / 'cgroup.procs').exists())
+    found = {}
+    for path in [top, *Cgroup(top).below()]:
+        if home.path not in (path, *path.parents):
+            found[str(path)] = {name: (path / name).read_text() for name in files if (path / name).exists()}
+    for name in ('cgroup.procs',):  # kernel threads come and go in the root
+        if not (top / 'cgroup.type').exists():
+            del found[str(top)][name]
+    return found
 
 
 def test_a_backend_that_is_not_to_be_had_is_exit_status_4_and_auto_says_why(ground: Cgroup, tmp_path: Path) -> None:

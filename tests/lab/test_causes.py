@@ -1,0 +1,131 @@
+"""Why a worker has died, when memory was tight: for whose limit the kernel's OOM killer has ended it, or who else has.
+
+The home is a cgroup made for the test, so that a limit can be set at each height: the worker's own leaf and what it
+makes below, the pool's folder, the home above it.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.lab.conftest import Cgroup
+from tests.lab.housing import LIMIT, TAKE, WITHIN, housed
+from tests.scenarios.pool import kill
+
+pytestmark = pytest.mark.timeout(600)
+
+OWN: Final = (
+    TAKE
+    + '''
+    def own():
+        """Return the folder of the own cgroup."""
+        with open('/proc/self/cgroup') as table:
+            return '/sys/fs/cgroup' + next(line[3:].strip() for line in table if line.startswith('0::'))
+
+    def write(path, text):
+        with open(path, 'w') as file:
+            file.write(text)
+'''
+)
+
+HOG: Final = (
+    OWN
+    + '''
+    def Worker():
+        """In slot 0 it eats; in the others it stays."""
+        if os.environ['SERGEANT_WORKER_SLOT'] == '0':
+            eat()
+        time.sleep(1000)
+'''
+)
+
+NEARLY_FULL: Final = (
+    OWN
+    + f'''
+    def Worker():
+        """Takes 95 % of its limit, says so, and stays."""
+        kept = []
+        while int(open(own() + '/memory.current').read()) < 0.95 * {LIMIT}:
+            kept.append(take(1 << 18))
+        os.write(1, b'full' + bytes([10]))
+        time.sleep(1000)
+'''
+)
+
+LOWERS_ITS_LIMIT: Final = (
+    OWN
+    + """
+    def Worker():
+        write(own() + '/memory.max', str(32 << 20))
+        eat()
+"""
+)
+
+HAS_A_CGROUP_OF_ITS_OWN: Final = (
+    OWN
+    + '''
+    def Worker():
+        """Makes a cgroup below its leaf, with a limit below ours, and goes there."""
+        leaf = own()
+        os.mkdir(leaf + '/inner')
+        write(leaf + '/inner/cgroup.procs', '0')
+        write(leaf + '/cgroup.subtree_control', '+memory')
+        write(leaf + '/inner/memory.max', str(32 << 20))
+        eat()
+'''
+)
+
+
+def test_fifty_times_in_a_row_the_kernel_kills_a_worker_at_its_limit_and_its_neighbour_stays(
+    home: Cgroup, tmp_path: Path
+) -> None:
+    with housed(home, tmp_path, HOG, light=True, concurrent_workers=2, restart_delay=0) as running:
+        ends = running.wait_for('worker-exit', count=50, within=2 * WITHIN)[:50]
+        assert [record['slot'] for record in ends] == [0] * 50
+        assert {(record['result'], record['signal'], record['return_code']) for record in ends} == {
+            ('oom-kill', 'SIGKILL', None)
+        }
+        for record in ends:
+            memory = record['memory']
+            assert (memory['backend'], memory['oom_scope'], memory['limit_bytes']) == ('cgroup', 'worker', LIMIT)
+            assert memory['oom_kills'] >= 1 and memory['peak_bytes'] <= LIMIT
+            assert (
+                record['message']
+                == f'worker({record["pid"]}) exceeded the maximum memory limit: {memory["peak_bytes"]}'
+            )
+        assert len(running.find('worker-ready', slot=0)) >= 50
+        (neighbour,) = running.find('worker-spawn', slot=1)
+        assert neighbour['pid'] in running.workers().values()
+        assert running.stop(within=WITHIN) == 0
+
+
+def test_a_sigkill_by_hand_at_95_percent_of_the_limit_is_a_signal(home: Cgroup, tmp_path: Path) -> None:
+    with housed(home, tmp_path, NEARLY_FULL) as running:
+        running.hear('full', within=WITHIN)
+        kill(running.workers()[1])
+        (record,) = running.wait_for('worker-exit', within=WITHIN)
+        assert (record['result'], record['signal']) == ('signal', 'SIGKILL')
+        memory = record['memory']
+        assert (memory['oom_kills'], memory['oom_scope']) == (0, None)
+        assert memory['peak_bytes'] >= 0.95 * LIMIT
+        assert running.stop(within=WITHIN) == 0
+
+
+@pytest.mark.parametrize(
+    ('worker', 'limits', 'limit_of_home', 'scope'),
+    [
+        pytest.param(HOG, {'pool_memory_max': LIMIT}, 'max', 'pool', id='the pool'),
+        pytest.param(HOG, {}, str(2 * LIMIT), 'host', id='the home, which is above all that is ours'),
+        pytest.param(LOWERS_ITS_LIMIT, {}, 'max', 'worker', id='the leaf, by a limit that the worker has set'),
+        pytest.param(HAS_A_CGROUP_OF_ITS_OWN, {}, 'max', 'worker', id='a cgroup that the worker has made'),
+    ],
+)
+def test_an_oom_kill_is_told_for_whose_limit_it_was(
+    home: Cgroup, tmp_path: Path, worker: str, limits: dict[str, Any], limit_of_home: str, scope: str
+) -> None:
+    home.write('memory.max', limit_of_home)
+    with housed(home, tmp_path, worker, **{'max_worker_memory_usage': 4 * LIMIT, **limits}) as running:
+        (record, *_) = running.wait_for('worker-exit', within=WITHIN)
+        assert (record['result'], record['signal'], record['memory']['oom_scope']) == ('oom-kill', 'SIGKILL', scope)
+        assert running.stop(within=WITHIN) == 0
