@@ -4,16 +4,17 @@ import argparse
 import sys
 from typing import Final
 
-from sergeant_linux.verbs.knobs import DEFAULTS, add_knobs, read_policy, words
+from sergeant_linux.verbs.knobs import DEFAULTS, add_knobs, command_line, read_policy
 from sergeant_linux.verbs.parser import Parser
 
 TARGETS: Final = ('dockerfile', 'compose', 'kubernetes')
 
 HELP: Final = """\
-Prints a Dockerfile, a compose file with Redis, or a Deployment of Kubernetes and a ScaledObject of KEDA, filled in for
-the pool that `run` would run with the same options: its command line, a grace longer than --timeout-stop, memory for
-all workers and a reserve, probes. It is a start, to be kept beside the workers' code and changed. The environment does
-not count here, and nothing is written.
+Prints a Dockerfile, a compose file with Redis, or a Deployment of Kubernetes
+and a ScaledObject of KEDA, filled in for the pool that `run` would run with the
+same options: its command line, a grace longer than --timeout-stop, memory for all
+workers and a reserve, probes. It is a start, to be kept beside the workers' code
+and changed. The environment does not count here, and nothing is written.
 
 exit status:
    0  printed
@@ -22,14 +23,13 @@ exit status:
 
 example:
   %(prog)s kubernetes --image=registry.example/hash:1.2 --replicas=3 \\
-    --worker-module=hash_worker --worker-class=Worker --concurrent-workers=4 --max-worker-memory-usage=512M
+    --worker-module=hash_worker --worker-class=Worker --concurrent-workers=4 \\
+    --max-worker-memory-usage=512M
 """
 
 
 def add_arguments(parser: Parser) -> None:
-    parser.usage = (
-        f'{parser.prog} [-h] [--image NAME] [--replicas N] [--queue NAME] {{{",".join(TARGETS)}}} [option of run ...]'
-    )
+    parser.usage = f'{parser.prog} [-h] [option ...] TARGET [option of run ...]'
     parser.add_argument('target', metavar='TARGET', choices=TARGETS, help=f'what to print: {", ".join(TARGETS)}')
     parser.add_argument('--image', metavar='NAME', help='the image (default: called as the pool or module)')
     parser.add_argument('--replicas', metavar='N', type=_replicas, default=1, help='how many pools (default: 1)')
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from sergeant_linux.core.policy import BadValue
 
     try:
-        deployment = deploy.Deployment(policy, words(vars(args)), args.image, args.replicas, args.queue)
+        deployment = deploy.Deployment(policy, command_line(vars(args), {}), args.image, args.replicas, args.queue)
     except BadValue as error:
         parser.error(f'--{error.knob.replace("_", "-")}: {error.text}')
     except deploy.BadDeployment as error:

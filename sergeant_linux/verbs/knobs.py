@@ -10,7 +10,7 @@ Price: argparse sees the flags alone, so its own checks (`type`, `required`, `ch
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Final
 
@@ -72,20 +72,21 @@ def read_policy(
         parser.error(f'{sources[error.knob]}: {error.text}')
 
 
-def words(flags: Mapping[str, Any]) -> list[str]:
-    """Return the flags that were given as the words of a command line, in the order of the knobs."""
-    found = []
+def command_line(flags: Mapping[str, Any], environ: Mapping[str, str], without: Collection[str] = ()) -> list[str]:
+    """Return what was given, by flags or by variables, as flags of `run` that mean the same; it is known to be good."""
+    words = []
     for name, knob in _KNOBS.items():
-        match flags[name]:
-            case None:
-                pass
-            case bool(is_on):
-                found.append(knob.flag if is_on else knob.flag.replace('--', '--no-', 1))
-            case list(values):
-                found += [f'{knob.flag}={value}' for value in values]
-            case value:
-                found.append(f'{knob.flag}={value}')
-    return found
+        value = flags[name] if flags[name] is not None else environ.get(knob.variable) or None
+        if value is None or name in without:
+            continue
+        if knob.kind is SWITCH:
+            is_on = value if isinstance(value, bool) else knob.kind.read(value)
+            words.append(knob.flag if is_on else knob.flag.replace('--', '--no-', 1))
+        elif knob.kind is MODULES:
+            words += [f'{knob.flag}={each}' for each in (value if isinstance(value, list) else _read(name, value))]
+        else:
+            words.append(f'{knob.flag}={value}')
+    return words
 
 
 def usage(prog: str) -> str:
