@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from enum import Enum
 from functools import partial
 from random import Random
 from typing import Final
@@ -39,16 +38,17 @@ from sergeant_linux.core.commands import (
     StartGeneration,
     Terminate,
 )
-from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import Exited, Hung, LifeEvent, Ready, Spawned, SpawnFailed, Unpopulated
 from sergeant_linux.core.policy import AUTO, NONE, VARIABLE_PREFIX, Policy
 from sergeant_linux.core.pool import Pool
-from sergeant_linux.core.units import format_size, format_span
+from sergeant_linux.core.units import format_size
 from sergeant_linux.delegation import NotOurs
 from sergeant_linux.desk import Desk, texts
 from sergeant_linux.forkserver.client import ForkServer
 from sergeant_linux.generations import Generations
 from sergeant_linux.graves import Graves
+from sergeant_linux.keepers import Keeper, MeterKeeper, UndertakerKeeper
+from sergeant_linux.kernel import notify
 from sergeant_linux.kernel.cgroup import explain
 from sergeant_linux.kernel.poller import EPOLLOUT, Handler, Poller
 from sergeant_linux.leaves import Leaves
@@ -57,6 +57,7 @@ from sergeant_linux.limiter import Limiter
 from sergeant_linux.log import StderrHandler
 from sergeant_linux.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.messages import Journal
+from sergeant_linux.notifier import Notifier
 from sergeant_linux.page import Page
 from sergeant_linux.stacks import Stacks, pipe
 from sergeant_linux.status import Status
@@ -69,16 +70,6 @@ INTERNAL_ERROR: Final = 70
 
 HELPER_PATIENCE: Final = 10.0
 """Seconds a helper process may take to be at work, or to be gone."""
-
-REPLACE_UNDERTAKER_AFTER: Final = 0.1
-REPLACE_METER_AFTER: Final = 1.0
-
-
-class Errand(Enum):
-    """What the loop itself has to do at some time."""
-
-    START_UNDERTAKER = 'start the undertaker'
-    START_METER = 'start the meter'
 
 
 class Loop:
@@ -94,7 +85,8 @@ class Loop:
     ) -> None:
         token = os.urandom(4).hex()
         rng = Random()
-        environ = {key: value for key, value in environ.items() if not key.startswith(VARIABLE_PREFIX)}
+        told = environ
+        environ = inherited(environ)
         self._terms = credentials.prepare(policy, host.oom_score_adj, environ)
         self.pool_name = f'{os.getpid()}-{token}'
         self._policy = policy
@@ -105,6 +97,8 @@ class Loop:
         self._poller: Poller[Handler] = Poller()
         birth_comm = f'sgt-{token}'
         self._undertaker = Undertaker(self.pool_name, environ)
+        self._undertakers_keeper = UndertakerKeeper(self._undertaker, self._poller, journal, policy.restart_max_delay)
+        self._keepers: list[Keeper] = [self._undertakers_keeper]
         self._stragglers = Stragglers(self.pool_name, birth_comm)
         conditions = self._terms.conditions
 
@@ -127,9 +121,9 @@ class Loop:
         self._dead: dict[int, Lifeline] = {}
         self._status = Status(self._pool, lambda: self._memory, self._alive, journal.recent)
         self._desk = Desk(self._pool, self._status, journal.recent, self)
+        self._notifier = Notifier(self._pool, self._status, journal, told, os.getpid())
         self._claim: names.Claim | None = None
         self._control: Control | None = None
-        self._errands: Deadlines[Errand] = Deadlines()
         self._todo: deque[Command] = deque()
         self._stop_signals = 0
         self._child_ended = False
@@ -170,9 +164,7 @@ class Loop:
         self._generations.start(FIRST_GENERATION)
         if not self._undertaker.wait_until_at_work(HELPER_PATIENCE):
             raise hosts.CantRun('the undertaker does not come to work')
-        self._watch_undertaker()
-        if isinstance(self._memory, MeterWatch):
-            self._start_meter(self._memory)
+        self._undertakers_keeper.watch()
         self._obey(self._pool.start(time.monotonic()))
 
     def _open_control_socket(self) -> None:
@@ -218,7 +210,10 @@ class Loop:
         if choice.memory == 'cgroup':
             self._memory = CgroupWatch(policy)
         elif policy.memory_measure != 'rss' and (policy.max_worker_memory_usage or policy.worker_memory_high):
-            self._memory = MeterWatch(policy, self._environ)
+            self._memory = meter = MeterWatch(policy, self._environ)
+            retry = policy.restart_max_delay
+            self._keepers.append(MeterKeeper(meter, self._found, self._poller, self._journal, retry))
+        self._undertakers_keeper.leaves = self._leaves
         self._status.choice = choice
         fields = {'memory': choice.memory, 'containment': choice.containment, 'why_not': choice.why_not}
         self._journal.note(logging.INFO, str(choice), 'backend', **fields)
@@ -233,8 +228,8 @@ class Loop:
             self._reap_strangers()
         self._obey(self._pool.elapse(now))
         self._generations.elapse(now)
-        for errand in self._errands.elapse(now):
-            self._run(errand)
+        for keeper in self._keepers:
+            keeper.elapse(now)
         self._found(self._memory.look(now))
         for life, reason in self._watchdog.look(now):
             self.dump(life, partial(self._hung, life, reason))
@@ -247,17 +242,19 @@ class Loop:
         self._desk.look()
         if self._control is not None:
             self._control.elapse(now)
+        self._notifier.look(time.monotonic())
         self._watch_stderr()
 
     def _patience(self) -> float | None:
         deadlines = (
             self._pool.next_deadline(),
-            self._errands.next(),
+            *(keeper.next_start() for keeper in self._keepers),
             self._generations.next_errand(),
             self._memory.next_look(),
             self._watchdog.next_look(),
             self._stacks.next_deadline(),
             self._control.next_deadline() if self._control is not None else None,
+            self._notifier.next_deadline(),
             self._graves.next_look(),
             self._stragglers.due(hurry=self._pool.stopping),
         )
@@ -501,7 +498,7 @@ class Loop:
             elif signum in hosts.KILL:
                 self._kill_now(signal.Signals(signum).name)
             elif signum in hosts.STATUS:
-                self._tell_status()
+                self._status.tell(self._journal)
             elif signum in hosts.RELOAD:
                 self._obey(self._pool.reload(now))
             elif signum in hosts.MORE:
@@ -512,37 +509,6 @@ class Loop:
     def _kill_now(self, name: str) -> None:
         self._journal.note(logging.WARNING, f'{name} was received, killing all workers now', 'kill', signal=name)
         self._obey(self._pool.kill(time.monotonic()))
-
-    def _tell_status(self) -> None:
-        """One line a slot; psutil is imported when somebody wants to see it. Without it there are fewer figures."""
-        for slot in self._pool.snapshot(time.monotonic()).slots:
-            seat = slot.incumbent
-            told = [f'slot {slot.number}: {seat.state}']
-            fields: dict[str, object] = {
-                'slot': slot.number,
-                'state': str(seat.state),
-                'life': seat.life,
-                'pid': seat.pid,
-                'uptime_seconds': round(seat.uptime, 3) if seat.uptime is not None else None,
-                'restarts': seat.restarts,
-                'last_result': str(seat.last_result) if seat.last_result is not None else None,
-                'successor_pid': slot.successor.pid if slot.successor is not None else None,
-            }
-            if seat.pid is not None and seat.uptime is not None:
-                told += [f'pid {seat.pid}', f'life {seat.life}', f'up {format_span(round(seat.uptime, 1))}']
-                with suppress(Exception):  # psutil.Error: it is gone; a broken psutil is no reason to end a pool
-                    import psutil
-
-                    process = psutil.Process(seat.pid)
-                    memory, cpu = process.memory_info().rss, sum(process.cpu_times()[:2])
-                    told += [f'memory {format_size(memory)}', f'cpu {format_span(round(cpu, 1))}']
-                    fields |= {'rss_bytes': memory, 'cpu_seconds': cpu}
-            told.append(f'restarts {seat.restarts}')
-            if seat.last_result is not None:
-                told.append(f'last result {seat.last_result}')
-            if slot.successor is not None:
-                told.append(f'successor {slot.successor.state} (pid {slot.successor.pid})')
-            self._journal.note(logging.INFO, ', '.join(told), 'slot-status', **fields)
 
     def _warn_of_hidden_stragglers(self) -> None:
         message = (
@@ -562,61 +528,6 @@ class Loop:
         )
         fields = {'life': near.life, 'memory_bytes': near.measured, 'limit_bytes': near.limit}
         self._journal.note(logging.WARNING, message, 'near-memory-limit', **fields)
-
-    # The other helpers.
-
-    def _run(self, errand: Errand) -> None:
-        match errand:
-            case Errand.START_UNDERTAKER:
-                try:
-                    self._undertaker.start(self._leaves)
-                except OSError as error:
-                    message = f'the undertaker could not be started: {error}'
-                    self._journal.note(logging.ERROR, message, 'undertaker-failed')
-                    self._errands.arm(errand, time.monotonic() + self._policy.restart_max_delay)
-                else:
-                    self._watch_undertaker()
-            case Errand.START_METER:
-                if isinstance(self._memory, MeterWatch):
-                    self._start_meter(self._memory)
-
-    def _watch_undertaker(self) -> None:
-        assert self._undertaker.process is not None
-        self._poller.register(self._undertaker.process, self._on_undertaker_exit)
-
-    def _on_undertaker_exit(self, events: int) -> None:
-        process = self._undertaker.process
-        if process is None or not process.exited():
-            return
-        pid = process.pid
-        with suppress(ChildProcessError):
-            process.reap()
-        self._poller.unregister(process)
-        self._undertaker.forget()
-        self._errands.arm(Errand.START_UNDERTAKER, time.monotonic() + REPLACE_UNDERTAKER_AFTER)
-        message = f'the undertaker({pid}) has ended: replacing it, no worker is concerned'
-        self._journal.note(logging.WARNING, message, 'undertaker-exit', pid=pid)
-
-    def _start_meter(self, meter: MeterWatch) -> None:
-        try:
-            meter.start()
-        except OSError as error:
-            self._journal.note(logging.ERROR, f'the meter could not be started: {error}', 'meter-failed')
-            self._errands.arm(Errand.START_METER, time.monotonic() + self._policy.restart_max_delay)
-            return
-        assert meter.socket is not None
-        self._poller.register(meter.socket, partial(self._on_meter, meter))
-
-    def _on_meter(self, meter: MeterWatch, events: int) -> None:
-        assert meter.socket is not None
-        findings = meter.hear(time.monotonic())
-        if findings is None:
-            self._poller.unregister(meter.socket)
-            meter.meter_ended(time.monotonic())
-            self._errands.arm(Errand.START_METER, time.monotonic() + REPLACE_METER_AFTER)
-            self._journal.note(logging.WARNING, 'the meter has ended: replacing it', 'meter-exit')
-        else:
-            self._found(findings)
 
     # What is left over.
 
@@ -676,7 +587,7 @@ class Loop:
             elif pid in self._generations.pids():
                 self._generations.reap(pid)
             elif self._undertaker.process is not None and pid == self._undertaker.process.pid:
-                self._on_undertaker_exit(0)
+                self._undertakers_keeper.on_exit(0)
             else:
                 reap(pid)
 
@@ -733,7 +644,17 @@ class Loop:
             self._control.close()
         if self._claim is not None:
             self._claim.close()
+        self._notifier.close()
         self._poller.close()
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of the environment is for workers and helpers, too: not what was said to the supervisor alone."""
+    return {
+        key: value
+        for key, value in environ.items()
+        if not key.startswith(VARIABLE_PREFIX) and key not in notify.VARIABLES
+    }
 
 
 def changes(before: Policy, after: Policy) -> dict[str, object]:

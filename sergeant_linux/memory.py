@@ -189,7 +189,10 @@ class CgroupWatch(MemoryWatch):
         del self._leaf[life]
 
     def _read(self, life: int, now: float) -> int | None:
-        return self._leaf[life].memory_now()
+        measured = self._leaf[life].memory_now()
+        if measured is None:  # it is just ending
+            self._look_again_later(life, now)
+        return measured
 
 
 class MeterWatch(MemoryWatch):

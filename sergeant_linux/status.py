@@ -8,6 +8,7 @@ worker: one read of its memory, one of its processor time, one look at its page.
 Invariant: what isn't known is None, and what can't be read makes no answer fail. Sizes in bytes, times in seconds.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -19,9 +20,11 @@ from sergeant_linux.backend import Choice
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.reload import Reload
 from sergeant_linux.core.snapshot import SeatView, Snapshot
+from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.kernel import procfs
 from sergeant_linux.lifeline import Lifeline
 from sergeant_linux.memory import MemoryWatch
+from sergeant_linux.messages import Journal
 from sergeant_linux.page import Look
 from sergeant_linux.recent import Recent, utc
 
@@ -118,6 +121,37 @@ class Status:
                 for slot in snapshot.slots
             ],
         }
+
+    def tell(self, journal: Journal) -> None:
+        """Log one line a slot. psutil is imported when somebody wants to see it; without it there are fewer figures."""
+        for slot in self._pool.snapshot(time.monotonic()).slots:
+            seat = slot.incumbent
+            told = [f'slot {slot.number}: {seat.state}']
+            fields: dict[str, object] = {
+                'slot': slot.number,
+                'state': str(seat.state),
+                'life': seat.life,
+                'pid': seat.pid,
+                'uptime_seconds': round(seat.uptime, 3) if seat.uptime is not None else None,
+                'restarts': seat.restarts,
+                'last_result': str(seat.last_result) if seat.last_result is not None else None,
+                'successor_pid': slot.successor.pid if slot.successor is not None else None,
+            }
+            if seat.pid is not None and seat.uptime is not None:
+                told += [f'pid {seat.pid}', f'life {seat.life}', f'up {format_span(round(seat.uptime, 1))}']
+                with suppress(Exception):  # psutil.Error: it is gone; a broken psutil is no reason to end a pool
+                    import psutil
+
+                    process = psutil.Process(seat.pid)
+                    memory, cpu = process.memory_info().rss, sum(process.cpu_times()[:2])
+                    told += [f'memory {format_size(memory)}', f'cpu {format_span(round(cpu, 1))}']
+                    fields |= {'rss_bytes': memory, 'cpu_seconds': cpu}
+            told.append(f'restarts {seat.restarts}')
+            if seat.last_result is not None:
+                told.append(f'last result {seat.last_result}')
+            if slot.successor is not None:
+                told.append(f'successor {slot.successor.state} (pid {slot.successor.pid})')
+            journal.note(logging.INFO, ', '.join(told), 'slot-status', **fields)
 
     def _state(self, snapshot: Snapshot) -> str:
         reload = self._pool.last_reload

@@ -39,6 +39,7 @@ MemoryBackend = Literal['auto', 'cgroup', 'rss']
 MemoryMeasure = Literal['rss', 'pss', 'uss', 'tree']
 LogLevel = Literal['debug', 'info', 'warning', 'error', 'critical']
 LogFormat = Literal['text', 'json']
+ReadyWhen = Literal['first', 'all']
 
 T = TypeVar('T')
 
@@ -490,6 +491,15 @@ class Policy:
         'Longest time in one task, or without a sign of life from a worker that gives them; a worker over it is '
         'taken for hung: its stacks are logged, then it is stopped.',
     ))
+    ready_when: ReadyWhen = field(default='first', metadata=_knob(
+        '--ready-when', _choice(*get_args(ReadyWhen)),
+        'When a service manager is told that the pool is ready: when the first worker is, or when all of them are.',
+    ))
+    watchdog_quorum: int = field(default=1, metadata=_knob(
+        '--watchdog-quorum', COUNT,
+        "How many workers must run, or wait for a start or restart that will come, for the service manager's watchdog "
+        'to be given a sign of life.',
+    ))
     name: str | None = field(default=None, metadata=_knob(
         '--name', NAME,
         'What the pool is called by those who operate it. By default MODULE.CLASS, and -2, -3 and so on where that is '
@@ -631,6 +641,9 @@ class Policy:
                 'worker_memory_high',
                 f'expected at most the maximum memory usage ({format_size(limit)}), not {format_size(mark)}',
             )
+        workers, quorum = self.concurrent_workers, self.watchdog_quorum
+        if not isinstance(workers, Auto) and quorum > workers:
+            raise BadValue('watchdog_quorum', f'expected at most the number of workers ({workers}), not {quorum}')
         if self.pool_memory_max is not None and self.memory_backend == 'rss':
             raise BadValue(
                 'pool_memory_max',

@@ -1,42 +1,44 @@
-"""What the loop relies on in a watch, shown on the real meter."""
+"""The contract of memory watches, kept by those that poll; the one on cgroups keeps it in tests/lab."""
 
 import os
-import select
-import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
 
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.memory import MeterWatch
-
-DEADLINE = 15_000
-"""Milliseconds a measure may take to come."""
+from sergeant_linux.memory import MemoryWatch, MeterWatch, RssWatch
+from tests.contract.watching import LIFE, Bench, MemoryWatchContract
 
 
-def test_a_life_that_could_not_be_measured_is_measured_again() -> None:
-    # given a meter that is asked about a process that is gone
-    policy = Policy(
-        concurrent_workers=1,
-        worker_module_name='m',
-        worker_class_name='C',
-        memory_measure='pss',
-        max_worker_memory_usage=1 << 30,
-    )
-    gone = subprocess.Popen(['true'])
-    gone.wait()
-    watch = MeterWatch(policy, os.environ)
-    watch.start()
-    try:
-        watch.watch(1, gone.pid, None, 0.0)
-        assert watch.look(0.0) == []
-        assert watch.next_look() is None, 'it waits for the answer'
+class RssBench(Bench):
+    def watch(self, policy: Policy) -> MemoryWatch:
+        return RssWatch(policy)
 
-        # when the answer is that there is nothing to be measured
-        assert watch.socket is not None
-        poll = select.poll()
-        poll.register(watch.socket, select.POLLIN)
-        assert poll.poll(DEADLINE)
-        assert watch.hear(1.0) == []
+    def begin(self, watch: MemoryWatch, now: float) -> None:
+        watch.watch(LIFE, self.subject.pid, None, now)
 
-        # then it is asked again
-        assert watch.next_look() == 1.0 + policy.memory_poll_interval
-    finally:
-        watch.close()
+
+class MeterBench(RssBench):
+    """On the real meter."""
+
+    def watch(self, policy: Policy) -> MemoryWatch:
+        watch = MeterWatch(replace(policy, memory_measure='pss'), os.environ)
+        watch.start()
+        return watch
+
+
+class TestRssWatch(MemoryWatchContract):
+    @pytest.fixture
+    def bench(self) -> Iterator[Bench]:
+        bench = RssBench()
+        yield bench
+        bench.end()
+
+
+class TestMeterWatch(MemoryWatchContract):
+    @pytest.fixture
+    def bench(self) -> Iterator[Bench]:
+        bench = MeterBench()
+        yield bench
+        bench.end()

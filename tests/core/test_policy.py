@@ -47,6 +47,8 @@ def test_the_knobs_have_their_order_flags_and_defaults() -> None:
         ('--memory-measure', 'rss'),
         ('--memory-poll-interval', 0.5),
         ('--worker-watchdog', None),
+        ('--ready-when', 'first'),
+        ('--watchdog-quorum', 1),
         ('--name', None),
         ('--control-socket', 'auto'),
         ('--control-group', None),
@@ -261,6 +263,8 @@ def test_a_value_of_the_wrong_type_is_a_type_error_that_names_the_knob_and_the_v
     ('memory_measure', 'vsz', 'one of rss, pss, uss, tree'),
     ('memory_poll_interval', 0.019, 'a time span of 20ms or more'),
     ('log_level', 'INFO', 'one of debug, info, warning, error, critical'),
+    ('ready_when', 'most', 'one of first, all'),
+    ('watchdog_quorum', 0, 'a whole number, 1 or more'),
     ('log_format', 'xml', 'one of text, json'),
     ('memory_backend', 'psi', 'one of auto, cgroup, rss'),
     ('cgroup_root', 'system.slice', 'an absolute path'),
@@ -321,6 +325,12 @@ def test_the_memory_mark_is_not_above_the_memory_limit() -> None:
         policy(worker_memory_high='2M', max_worker_memory_usage='1M')
     assert policy(worker_memory_high='1M', max_worker_memory_usage='1M').worker_memory_high == 1024**2
     assert policy(worker_memory_high='2M').max_worker_memory_usage is None
+
+
+def test_the_quorum_of_the_watchdog_is_not_above_the_number_of_workers() -> None:
+    with pytest.raises(BadValue, match=r'^watchdog_quorum: expected at most the number of workers \(3\), not 4$'):
+        policy(concurrent_workers=3, watchdog_quorum=4)
+    assert policy(concurrent_workers=3, watchdog_quorum=3).watchdog_quorum == 3
 
 
 def test_a_memory_limit_for_the_whole_pool_is_not_for_the_backend_that_looks_at_rss() -> None:

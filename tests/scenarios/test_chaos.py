@@ -243,7 +243,7 @@ def test_a_fork_server_that_is_stopped_for_a_while_comes_back_to_its_work(tmp_pa
 
 
 def test_a_fork_server_that_hangs_is_replaced_and_what_it_was_asked_is_asked_again(tmp_path: Path) -> None:
-    with under_load(tmp_path, timeout_start='500ms') as chaos:
+    with under_load(tmp_path, timeout_start='3s') as chaos:
         running = chaos.running
         fork_server = running.helper('sergeant-linux: fork server')
 
