@@ -24,6 +24,8 @@ PROG: Final = 'sergeant-linux'
 VERBS: Final[Mapping[str, str]] = {
     'run': 'keep a pool of workers running',
     'doctor': 'tell whether one can run here, and what would mend it',
+    'unit': 'print a systemd unit for a pool, or install it',
+    'deploy': 'print what runs one in containers: an image, a compose file, manifests of Kubernetes',
     'ps': 'list the pools of this host',
     'status': 'show a pool and its workers, once or again and again',
     'health': 'tell by the exit status whether a pool is ready, or alive',
@@ -39,8 +41,8 @@ VERBS: Final[Mapping[str, str]] = {
 }
 """Each verb, and what it does. Its module in `verbs` has its name."""
 
-STARTS: Final = frozenset({'run', 'doctor'})
-"""The verbs that speak to no pool. They see to their end themselves."""
+STARTS: Final = frozenset({'run', 'doctor', 'unit'})
+"""The verbs that see to their end themselves."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

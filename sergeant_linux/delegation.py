@@ -53,12 +53,13 @@ class Home:
 
 def find_home(named: str | None = None) -> Home:
     """Return the home. Raises `NotOurs`."""
-    home = _candidate(named)
+    home = candidate(named)
     probe(home.cgroup)
     return home
 
 
-def _candidate(named: str | None) -> Home:
+def candidate(named: str | None) -> Home:
+    """Return what would be the home, if it can be used. Touches nothing. Raises `NotOurs`."""
     if named is not None:
         return Home(_named(named), Title.NAMED)
     here = own()

@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from sergeant_linux.control import Reply
 from sergeant_linux.core.commands import Command
-from sergeant_linux.core.policy import BadValue, Knob, Policy
+from sergeant_linux.core.policy import Auto, BadValue, Knob, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.reload import Phase, Reload
 from sergeant_linux.core.slot import State
@@ -235,6 +235,8 @@ class Desk:
             raise Bad(f'{KNOBS[error.knob].flag}: {error.text}') from None
         except ValueError as error:
             raise Bad(f'{KNOBS[name].flag}: {error}') from None
+        if isinstance(getattr(policy, name), Auto):
+            raise Bad(f'{KNOBS[name].flag}: auto is worked out when a pool starts; give a running one the value itself')
         self._only_while_it_runs()
         try:
             self._supervision.change_policy(policy)

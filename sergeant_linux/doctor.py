@@ -28,7 +28,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TypeVar
 
-from sergeant_linux import backend, credentials, surroundings
+from sergeant_linux import backend, credentials, resources, surroundings
 from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
 from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.delegation import Home, NotOurs, controllers_of_v1, find_home, start_inside, what_brings
@@ -113,6 +113,8 @@ class Place:
     pidfd: OSError | None
     """What went wrong when a pidfd was tried."""
     kinship: trial.Kinship | OSError
+    not_enough: str | None = None
+    """Why a limit that is asked for as `auto` can't be; the policy has none then."""
 
     @property
     def limiting(self) -> list[Cgroup]:
@@ -148,6 +150,7 @@ def examine(policy: Policy, environ: Mapping[str, str]) -> Diagnosis:
     """Make all checks. Raises nothing that a broken host could cause: that is a finding."""
     if not os.path.exists('/proc/self/stat'):
         return Diagnosis((Check('proc', Verdict.FAIL, 'is not mounted', 'mount -t proc proc /proc'),), None)
+    policy, not_enough = _resolved(policy)
     place = Place(
         policy=policy,
         environ={key: value for key, value in environ.items() if not key.startswith(VARIABLE_PREFIX)},
@@ -156,6 +159,7 @@ def examine(policy: Policy, environ: Mapping[str, str]) -> Diagnosis:
         choice=_or_why_not(lambda: backend.choose(policy)),
         pidfd=_or_error(trial.try_pidfd),
         kinship=_or_error(trial.try_kinship),
+        not_enough=not_enough,
     )
     checks = []
     for name, look in CHECKS.items():
@@ -168,6 +172,16 @@ def examine(policy: Policy, environ: Mapping[str, str]) -> Diagnosis:
             verdict = Verdict.INFO  # such a run has nothing to do with cgroups
         checks.append(Check(name, verdict, found.detail, found.remedy))
     return Diagnosis(tuple(checks), place.choice if isinstance(place.choice, backend.Choice) else None)
+
+
+def _resolved(policy: Policy) -> tuple[Policy, str | None]:
+    """Return the policy as a run would have it, and why it can't have a limit that it leaves to be found out."""
+    cgroups = resources.limiting(policy)
+    try:
+        return resources.resolve(policy, cgroups).policy, None
+    except resources.NotEnough as error:
+        without = replace(policy, max_worker_memory_usage=None)
+        return resources.resolve(without, cgroups).policy, str(error)
 
 
 T = TypeVar('T')
@@ -331,53 +345,37 @@ def _tree_kill(place: Place) -> Finding:
 
 
 def _oom_group(place: Place) -> Finding:
-    for cgroup in place.here.walk_up() if place.here is not None else ():
-        if cgroup.number('memory.oom.group') == 1:
-            return Finding(
-                Verdict.WARN,
-                f'1 in {cgroup.path}: one OOM kill at its limit ends all that is in it, the supervisor included',
-                _ungrouped(cgroup),
-            )
+    concern = resources.grouped_kill(place.limiting)
+    if concern is not None:
+        return Finding(Verdict.WARN, concern.detail, concern.remedy)
     return Finding(Verdict.OK, '0 from the own cgroup up: an OOM kill ends no more than it must')
-
-
-def _ungrouped(cgroup: Cgroup) -> str:
-    if surroundings.is_kubernetes():
-        return 'singleProcessOOMKill: true in the configuration of kubelet (since 1.32), or limits that bite before'
-    if surroundings.systemd_is_running():
-        return 'OOMPolicy=continue in the unit'
-    return f'echo 0 > {cgroup.path}/memory.oom.group'
 
 
 # Room.
 
 
+def _auto(place: Place) -> Finding:
+    if place.not_enough is not None:
+        return Finding(Verdict.FAIL, place.not_enough)
+    number = resources.processors(place.limiting)
+    told = f'--concurrent-workers=auto is {number.amount} ({number.whose})'
+    try:
+        share = resources.memory_share(place.policy, place.limiting)
+    except resources.NotEnough as error:
+        return Finding(Verdict.INFO, f'{told}; {error}')
+    return Finding(Verdict.INFO, f'{told}; --max-worker-memory-usage=auto is {share}')
+
+
 def _memory(place: Place) -> Finding:
-    room, whose = min(_ceilings(place))
+    concern = resources.too_much(place.policy, place.limiting)
+    if concern is not None:
+        return Finding(Verdict.WARN, concern.detail, concern.remedy)
+    room, whose = resources.room_for(place.policy, place.limiting)
     limit, number = place.policy.max_worker_memory_usage, place.policy.concurrent_workers
     if limit is None:
         return Finding(Verdict.INFO, f'workers have no limit of their own, all together {format_size(room)} ({whose})')
     sum_of_limits = f'{number} × {format_size(limit)} = {format_size(number * limit)}'
-    if number * limit <= room:
-        return Finding(Verdict.OK, f'{sum_of_limits}, within {format_size(room)} ({whose})')
-    share = room // (number + 1) // 1024**2
-    mends = [f'--max-worker-memory-usage={share}M'] * (share > 0) + ['fewer workers'] * (number > 1)
-    return Finding(
-        Verdict.WARN,
-        f'{sum_of_limits} is more than {format_size(room)} ({whose}), where an OOM kill hits the largest, '
-        'not the one that grows',
-        ', or '.join(mends) or None,
-    )
-
-
-def _ceilings(place: Place) -> Iterator[tuple[int, str]]:
-    """Yield what bounds the memory of all workers together: bytes, and what it is."""
-    yield os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), 'the memory of the host'
-    if place.policy.pool_memory_max is not None:
-        yield place.policy.pool_memory_max, '--pool-memory-max'
-    for cgroup in place.limiting:
-        if (limit := cgroup.number('memory.max')) is not None:
-            yield limit, f'memory.max of {cgroup.path}'
+    return Finding(Verdict.OK, f'{sum_of_limits}, within {format_size(room)} ({whose})')
 
 
 def _descriptors(place: Place) -> Finding:
@@ -488,6 +486,7 @@ CHECKS: Final[Mapping[str, Callable[[Place], Finding]]] = {
     'cgroup.kill': _tree_kill,
     'oom.group': _oom_group,
     'PSI': _pressure,
+    'auto': _auto,
     'memory': _memory,
     'descriptors': _descriptors,
     'processes': _processes,

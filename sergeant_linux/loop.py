@@ -48,6 +48,7 @@ from sergeant_linux.forkserver.client import ForkServer
 from sergeant_linux.generations import Generations
 from sergeant_linux.graves import Graves
 from sergeant_linux.keepers import Keeper, MeterKeeper, UndertakerKeeper
+from sergeant_linux.kernel import notify
 from sergeant_linux.kernel.cgroup import explain
 from sergeant_linux.kernel.poller import EPOLLOUT, Handler, Poller
 from sergeant_linux.leaves import Leaves
@@ -56,6 +57,7 @@ from sergeant_linux.limiter import Limiter
 from sergeant_linux.log import StderrHandler
 from sergeant_linux.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.messages import Journal
+from sergeant_linux.notifier import Notifier
 from sergeant_linux.page import Page
 from sergeant_linux.stacks import Stacks, pipe
 from sergeant_linux.status import Status
@@ -83,7 +85,8 @@ class Loop:
     ) -> None:
         token = os.urandom(4).hex()
         rng = Random()
-        environ = {key: value for key, value in environ.items() if not key.startswith(VARIABLE_PREFIX)}
+        told = environ
+        environ = inherited(environ)
         self._terms = credentials.prepare(policy, host.oom_score_adj, environ)
         self.pool_name = f'{os.getpid()}-{token}'
         self._policy = policy
@@ -118,6 +121,7 @@ class Loop:
         self._dead: dict[int, Lifeline] = {}
         self._status = Status(self._pool, lambda: self._memory, self._alive, journal.recent)
         self._desk = Desk(self._pool, self._status, journal.recent, self)
+        self._notifier = Notifier(self._pool, self._status, journal, told, os.getpid())
         self._claim: names.Claim | None = None
         self._control: Control | None = None
         self._todo: deque[Command] = deque()
@@ -238,6 +242,7 @@ class Loop:
         self._desk.look()
         if self._control is not None:
             self._control.elapse(now)
+        self._notifier.look(time.monotonic())
         self._watch_stderr()
 
     def _patience(self) -> float | None:
@@ -249,6 +254,7 @@ class Loop:
             self._watchdog.next_look(),
             self._stacks.next_deadline(),
             self._control.next_deadline() if self._control is not None else None,
+            self._notifier.next_deadline(),
             self._graves.next_look(),
             self._stragglers.due(hurry=self._pool.stopping),
         )
@@ -638,7 +644,17 @@ class Loop:
             self._control.close()
         if self._claim is not None:
             self._claim.close()
+        self._notifier.close()
         self._poller.close()
+
+
+def inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of the environment is for workers and helpers, too: not what was said to the supervisor alone."""
+    return {
+        key: value
+        for key, value in environ.items()
+        if not key.startswith(VARIABLE_PREFIX) and key not in notify.VARIABLES
+    }
 
 
 def changes(before: Policy, after: Policy) -> dict[str, object]:

@@ -60,8 +60,9 @@ class Journal:
         self._signature: dict[str, object] = {
             'worker_module_name': policy.worker_module_name,
             'worker_class_name': policy.worker_class_name,
-            'concurrent_workers': policy.concurrent_workers,
-            'max_worker_memory_usage': policy.max_worker_memory_usage,
+            # None: it is `auto`, and there is nothing that it could be
+            'concurrent_workers': policy.concurrent_workers or None,
+            'max_worker_memory_usage': policy.max_worker_memory_usage or None,
         }
 
     def note(self, level: int, message: str, event: str, /, summary: object = None, **fields: object) -> None:

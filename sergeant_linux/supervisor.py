@@ -10,7 +10,7 @@ import sys
 from dataclasses import fields
 from typing import Any, Final, NoReturn
 
-from sergeant_linux import credentials
+from sergeant_linux import credentials, resources
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.host import CantRun, Host, open_missing_stdio
 from sergeant_linux.log import StderrHandler, detach, make_logger
@@ -28,9 +28,11 @@ class Supervisor:
     """Keeps `concurrent_workers` processes of one worker class running.
 
     worker_module_name, worker_class_name: what each worker imports and runs, as `python3 -m` in the working folder
-    would find it. max_worker_memory_usage: bytes (or '512M'); a worker over it is killed and replaced. None: no
-    limit. logger: where to log; None: the logger 'Supervisor' with a handler to stderr. policy: any other knob, by
-    the name of its flag (`timeout_stop=30`, `preload=True`, `restart_budget='10/1min'`); spans in seconds.
+    would find it. concurrent_workers: a number, or 'auto', as many as there are processors to use.
+    max_worker_memory_usage: bytes (or '512M', or 'auto', its share of what there is); a worker over it is killed and
+    replaced. None: no limit. logger: where to log; None: the logger 'Supervisor' with a handler to stderr. policy: any
+    other knob, by the name of its flag (`timeout_stop=30`, `preload=True`, `restart_budget='10/1min'`); spans in
+    seconds.
 
     Raises TypeError or ValueError for a value that can't be; an unknown user or group is one.
     """
@@ -39,8 +41,8 @@ class Supervisor:
         self,
         worker_module_name: str,
         worker_class_name: str,
-        concurrent_workers: int,
-        max_worker_memory_usage: int | None = None,
+        concurrent_workers: int | str,
+        max_worker_memory_usage: int | str | None = None,
         logger: logging.Logger | None = None,
         **policy: Any,
     ) -> None:
@@ -52,9 +54,7 @@ class Supervisor:
         self.policy: Final = Policy(
             worker_module_name=worker_module_name,
             worker_class_name=worker_class_name,
-            concurrent_workers=concurrent_workers,
-            max_worker_memory_usage=max_worker_memory_usage,
-            **policy,
+            **{'concurrent_workers': concurrent_workers, 'max_worker_memory_usage': max_worker_memory_usage, **policy},
         )
         credentials.account(self.policy)
         credentials.control_group(self.policy)
@@ -80,8 +80,23 @@ def _supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) 
     handler: StderrHandler | None = None
     if logger is None:
         logger, handler = make_logger(policy.log_level, policy.log_format)
+    cgroups = resources.limiting(policy)
+    not_enough: resources.NotEnough | None = None
+    try:
+        resolved = resources.resolve(policy, cgroups)
+    except resources.NotEnough as error:
+        resolved, not_enough = resources.Resolved(policy, None), error
+    policy = resolved.policy
     journal = Journal(logger, policy)
     try:
+        if not_enough is not None:
+            raise CantRun(str(not_enough))
+        if resolved.told is not None:
+            workers, limit = policy.concurrent_workers, policy.max_worker_memory_usage
+            figures = {'concurrent_workers': workers, 'max_worker_memory_usage': limit}
+            journal.note(logging.INFO, resolved.told, 'auto', **figures)
+        for concern in resources.concerns(policy, cgroups):
+            journal.note(logging.WARNING, str(concern), concern.event, remedy=concern.remedy)
         with Host(is_ours=is_ours) as host:
             status = _loop(policy, journal, handler, host).run()
         if status == 0:

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from sergeant_linux.core.policy import Knob, Policy
-from sergeant_linux.verbs.run import parse_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
 
 OTHERS = {
     '--json', '--no-deps', '--version', '--help', '--no-install-recommends', '--shell',
+    '--build-arg', '--cap-add', '--force', '--image', '--init', '--install', '--memory-max', '--queue', '--replicas',
+    '--supervisor-user', '--systemd-version', '--template', '--user-unit', '--writable', '--wait', '--pipe',
     '--live', '--no-wait', '--now', '--ready', '--signal', '--timeout', '--watch',
 }
 """Options in the README that are not a pool's: of verbs, and of other programs."""
@@ -32,7 +33,7 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_table_of_options_has_every_option_with_its_default() -> None:
-    table = dict(re.findall(r'^\| `(--[a-z-]+)(?: [^`]*)?` \| ([^|]*) \|', README, re.MULTILINE))
+    table = dict(re.findall(r'^\| `(--[a-z-]+)(?: [^`]*)?` \| ([^|]*) \| .*\|$', README, re.MULTILINE))
 
     knobs: list[tuple[Knob, object]] = [(each.metadata['knob'], each.default) for each in fields(Policy)]
     expected = {
@@ -47,14 +48,22 @@ def test_no_other_option_is_named() -> None:
     assert set(re.findall(r'--[a-z][a-z-]+[a-z]', README)) <= flags | OTHERS
 
 
-def test_the_commands_are_understood() -> None:
-    unit = re.search(r'^ExecStart=\S+ run (.*)$', blocks('ini')[0], re.MULTILINE)
-    entrypoint = re.search(r'^CMD (.*)$', blocks('dockerfile')[0], re.MULTILINE)
-    assert unit is not None
-    assert entrypoint is not None
+def commands(verb: str) -> list[list[str]]:
+    """Return the arguments of every `sergeant-linux VERB …` in the README's shell blocks."""
+    lines = '\n'.join(blocks('sh')).replace('\\\n', ' ').splitlines()
+    return [shlex.split(line.partition('>')[0])[1:] for line in lines if line.startswith(f'sergeant-linux {verb} ')]
 
-    for argv in (shlex.split(unit[1]), ast.literal_eval(entrypoint[1])):
-        assert parse_run(argv, {}, 'sergeant-linux run').concurrent_workers == 4
+
+@pytest.mark.parametrize('argv', [*commands('unit'), *commands('deploy')], ids=' '.join)
+def test_the_commands_that_print_something_print_it(argv: list[str], tmp_path: Path) -> None:
+    argv = [word.replace('--user=hash', '--user=nobody') for word in argv]  # a user that every host has
+    main = 'from sergeant_linux.cli import main; main()'
+    environ = os.environ | {'PYTHONPATH': str(ROOT)}
+
+    done = subprocess.run([sys.executable, '-c', main, *argv], cwd=tmp_path, env=environ, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    assert 'hash_worker' in done.stdout
 
 
 @pytest.mark.parametrize('code', blocks('python'))

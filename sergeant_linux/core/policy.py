@@ -7,14 +7,15 @@ flag, its kind of value, its help. The command line is generated from it; nothin
 Where a flag takes a size or a time span, a Python caller may give the same text (`'64M'`, `'1min 30s'`).
 Price: what a field means is read in its metadata, not in a comment beside it.
 
-Invariant: a `Policy` that exists is valid and its values have their final types; nobody checks them again.
+Invariant: a `Policy` that exists is valid and its values have their final types; nobody checks them again. Two numbers
+may still be `Auto`: the host has them, and `resources.resolve` puts them in before a pool is made of the policy.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, TypeVar, get_args
+from typing import Final, Literal, Self, TypeVar, get_args
 
 from sergeant_linux.core.units import format_size, format_span, parse_size, parse_span
 
@@ -38,8 +39,21 @@ MemoryBackend = Literal['auto', 'cgroup', 'rss']
 MemoryMeasure = Literal['rss', 'pss', 'uss', 'tree']
 LogLevel = Literal['debug', 'info', 'warning', 'error', 'critical']
 LogFormat = Literal['text', 'json']
+ReadyWhen = Literal['first', 'all']
 
 T = TypeVar('T')
+
+
+class Auto(int):
+    """A number that is still to be found out on the host. Nobody counts with it: it is replaced at the start."""
+
+    def __new__(cls) -> Self:
+        return super().__new__(cls, 0)
+
+    def __repr__(self) -> str:
+        return AUTO
+
+    __str__ = __repr__
 
 
 class BadValue(ValueError):
@@ -149,6 +163,21 @@ def _optional(kind: Kind, *words: object) -> Kind:
         return str(words[0]) if value is None else kind.show(value)
 
     return Kind(kind.name, kind.unit, accept, read, show)
+
+
+def _or_auto(kind: Kind) -> Kind:
+    """Return the kind that can also be left to be found out."""
+
+    def accept(value: object) -> object:
+        return Auto() if isinstance(value, Auto) or value == AUTO else kind.accept(value)
+
+    def read(text: str) -> object:
+        return text if text == AUTO else kind.read(text)
+
+    def show(value: object) -> str:
+        return AUTO if isinstance(value, Auto) else kind.show(value)
+
+    return Kind(kind.name, f'{kind.unit or "a number"}, or auto', accept, read, show)
 
 
 def _choice(*choices: str) -> Kind:
@@ -363,8 +392,8 @@ class Policy:
     """
 
     concurrent_workers: int = field(metadata=_knob(
-        '--concurrent-workers', COUNT,
-        'Number of worker processes to keep running.',
+        '--concurrent-workers', _or_auto(COUNT),
+        'Number of worker processes to keep running; `auto`: as many as there are processors to use here.',
     ))
     worker_class_name: str = field(metadata=_knob(
         '--worker-class', CLASS,
@@ -375,9 +404,9 @@ class Policy:
         'Module of the worker class.',
     ))
     max_worker_memory_usage: int | None = field(default=None, metadata=_knob(
-        '--max-worker-memory-usage', SIZE,
+        '--max-worker-memory-usage', _or_auto(SIZE),
         'Maximum memory usage of an individual worker, by default its RSS. A worker that goes over it is killed '
-        'and another one is spawned in its place.',
+        'and another one is spawned in its place. `auto`: its share of what this container, unit or host has.',
     ))
     spawn: Spawn = field(default='fork', metadata=_knob(
         '--spawn', _choice(*get_args(Spawn)),
@@ -461,6 +490,15 @@ class Policy:
         '--worker-watchdog', LIFETIME,
         'Longest time in one task, or without a sign of life from a worker that gives them; a worker over it is '
         'taken for hung: its stacks are logged, then it is stopped.',
+    ))
+    ready_when: ReadyWhen = field(default='first', metadata=_knob(
+        '--ready-when', _choice(*get_args(ReadyWhen)),
+        'When a service manager is told that the pool is ready: when the first worker is, or when all of them are.',
+    ))
+    watchdog_quorum: int = field(default=1, metadata=_knob(
+        '--watchdog-quorum', COUNT,
+        "How many workers must run, or wait for a start or restart that will come, for the service manager's watchdog "
+        'to be given a sign of life.',
     ))
     name: str | None = field(default=None, metadata=_knob(
         '--name', NAME,
@@ -598,11 +636,14 @@ class Policy:
             name = 'preload' if self.preload else 'preload_modules'
             raise BadValue(name, 'expected nothing to preload with --spawn=exec: a fresh interpreter inherits nothing')
         limit, mark = self.max_worker_memory_usage, self.worker_memory_high
-        if limit is not None and mark is not None and mark > limit:
+        if limit is not None and not isinstance(limit, Auto) and mark is not None and mark > limit:
             raise BadValue(
                 'worker_memory_high',
                 f'expected at most the maximum memory usage ({format_size(limit)}), not {format_size(mark)}',
             )
+        workers, quorum = self.concurrent_workers, self.watchdog_quorum
+        if not isinstance(workers, Auto) and quorum > workers:
+            raise BadValue('watchdog_quorum', f'expected at most the number of workers ({workers}), not {quorum}')
         if self.pool_memory_max is not None and self.memory_backend == 'rss':
             raise BadValue(
                 'pool_memory_max',

@@ -71,7 +71,7 @@ def mounts() -> list[Mount]:
             fields, _, tail = line.partition(' - ')
             if tail.startswith(FSTYPE + ' '):
                 root, point, options = fields.split(' ')[3:6]
-                found.append(Mount(_unescaped(point), _unescaped(root), 'ro' in options.split(',')))
+                found.append(Mount(unescaped(point), unescaped(root), 'ro' in options.split(',')))
     return found
 
 
@@ -222,6 +222,6 @@ class Cgroup:
             here = here.parent
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
     """Undo mountinfo's octal escapes of blanks and such."""
     return text.encode('utf-8', 'surrogateescape').decode('unicode_escape') if '\\' in text else text

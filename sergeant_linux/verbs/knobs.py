@@ -10,7 +10,7 @@ Price: argparse sees the flags alone, so its own checks (`type`, `required`, `ch
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Final
 
@@ -36,9 +36,17 @@ def add_knobs(parser: Parser, *, explained: bool = True) -> None:
 
 
 def read_policy(
-    parser: Parser, flags: Mapping[str, Any], environ: Mapping[str, str], defaults: Mapping[str, Any]
+    parser: Parser,
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    defaults: Mapping[str, Any],
+    *,
+    looks_up: bool = True,
 ) -> Policy:
-    """Return the policy of these flags, of the environment where there is no flag, or else of the defaults."""
+    """Return the policy of these flags, of the environment where there is no flag, or else of the defaults.
+
+    looks_up: users and groups are those of this host, and have to be known to it.
+    """
     _warn_of_unknown_variables(parser, environ)
     given: dict[str, Any] = {}
     sources = {name: knob.flag for name, knob in _KNOBS.items()}
@@ -54,13 +62,31 @@ def read_policy(
     try:
         policy = Policy(**{**defaults, **{name: _read(name, value) for name, value in given.items()}})
 
-        from sergeant_linux import credentials  # not needed by --help, nor where the usage is wrong
+        if looks_up:
+            from sergeant_linux import credentials  # not needed by --help, nor where the usage is wrong
 
-        credentials.account(policy)
-        credentials.control_group(policy)
+            credentials.account(policy)
+            credentials.control_group(policy)
         return policy
     except BadValue as error:
         parser.error(f'{sources[error.knob]}: {error.text}')
+
+
+def command_line(flags: Mapping[str, Any], environ: Mapping[str, str], without: Collection[str] = ()) -> list[str]:
+    """Return what was given, by flags or by variables, as flags of `run` that mean the same; it is known to be good."""
+    words = []
+    for name, knob in _KNOBS.items():
+        value = flags[name] if flags[name] is not None else environ.get(knob.variable) or None
+        if value is None or name in without:
+            continue
+        if knob.kind is SWITCH:
+            is_on = value if isinstance(value, bool) else knob.kind.read(value)
+            words.append(knob.flag if is_on else knob.flag.replace('--', '--no-', 1))
+        elif knob.kind is MODULES:
+            words += [f'{knob.flag}={each}' for each in (value if isinstance(value, list) else _read(name, value))]
+        else:
+            words.append(f'{knob.flag}={value}')
+    return words
 
 
 def usage(prog: str) -> str:

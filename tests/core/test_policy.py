@@ -1,12 +1,12 @@
 """A Policy that exists is valid, its values have their final types, and its knobs say all there is to know of them."""
 
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
 
-from sergeant_linux.core.policy import BadValue, Budget, Knob, Limit, Policy
+from sergeant_linux.core.policy import Auto, BadValue, Budget, Knob, Limit, Policy
 
 REQUIRED: dict[str, Any] = {
     'concurrent_workers': 4,
@@ -47,6 +47,8 @@ def test_the_knobs_have_their_order_flags_and_defaults() -> None:
         ('--memory-measure', 'rss'),
         ('--memory-poll-interval', 0.5),
         ('--worker-watchdog', None),
+        ('--ready-when', 'first'),
+        ('--watchdog-quorum', 1),
         ('--name', None),
         ('--control-socket', 'auto'),
         ('--control-group', None),
@@ -160,6 +162,22 @@ def test_a_value_is_accepted_as_its_flag_takes_it_and_kept_in_its_final_type(
     assert (type(value), value) == (type(accepted), accepted)
 
 
+@pytest.mark.parametrize('knob', ['concurrent_workers', 'max_worker_memory_usage'])
+def test_what_is_auto_stays_so_is_shown_so_and_bounds_no_other_knob(knob: str) -> None:
+    asked = policy(**{knob: 'auto', 'worker_memory_high': '1G'})
+    again = replace(asked, timeout_stop=1)
+    for each in (asked, again):
+        value = getattr(each, knob)
+        assert isinstance(value, Auto)
+        assert (str(value), KNOBS[knob].kind.show(value), KNOBS[knob].kind.read('auto')) == ('auto',) * 3
+
+
+def test_no_other_number_is_auto() -> None:
+    for knob in ('worker_memory_high', 'pool_memory_max', 'max_surge'):
+        with pytest.raises((TypeError, ValueError), match=knob):
+            policy(**{knob: 'auto'})
+
+
 def test_the_values_of_a_policy_make_the_same_policy_again() -> None:
     one = policy(max_worker_memory_usage='64M', restart_budget='5/1min', timeout_drain='2h', preload_modules=['a'])
     again = Policy(**{field.name: getattr(one, field.name) for field in fields(one)})
@@ -245,6 +263,8 @@ def test_a_value_of_the_wrong_type_is_a_type_error_that_names_the_knob_and_the_v
     ('memory_measure', 'vsz', 'one of rss, pss, uss, tree'),
     ('memory_poll_interval', 0.019, 'a time span of 20ms or more'),
     ('log_level', 'INFO', 'one of debug, info, warning, error, critical'),
+    ('ready_when', 'most', 'one of first, all'),
+    ('watchdog_quorum', 0, 'a whole number, 1 or more'),
     ('log_format', 'xml', 'one of text, json'),
     ('memory_backend', 'psi', 'one of auto, cgroup, rss'),
     ('cgroup_root', 'system.slice', 'an absolute path'),
@@ -305,6 +325,12 @@ def test_the_memory_mark_is_not_above_the_memory_limit() -> None:
         policy(worker_memory_high='2M', max_worker_memory_usage='1M')
     assert policy(worker_memory_high='1M', max_worker_memory_usage='1M').worker_memory_high == 1024**2
     assert policy(worker_memory_high='2M').max_worker_memory_usage is None
+
+
+def test_the_quorum_of_the_watchdog_is_not_above_the_number_of_workers() -> None:
+    with pytest.raises(BadValue, match=r'^watchdog_quorum: expected at most the number of workers \(3\), not 4$'):
+        policy(concurrent_workers=3, watchdog_quorum=4)
+    assert policy(concurrent_workers=3, watchdog_quorum=3).watchdog_quorum == 3
 
 
 def test_a_memory_limit_for_the_whole_pool_is_not_for_the_backend_that_looks_at_rss() -> None:

@@ -80,7 +80,7 @@ HAS_A_CGROUP_OF_ITS_OWN: Final = (
 def test_fifty_times_in_a_row_the_kernel_kills_a_worker_at_its_limit_and_its_neighbour_stays(
     home: Cgroup, tmp_path: Path
 ) -> None:
-    with housed(home, tmp_path, HOG, concurrent_workers=2, restart_delay=0) as running:
+    with housed(home, tmp_path, HOG, light=True, concurrent_workers=2, restart_delay=0) as running:
         ends = running.wait_for('worker-exit', count=50, within=2 * WITHIN)[:50]
         assert [record['slot'] for record in ends] == [0] * 50
         assert {(record['result'], record['signal'], record['return_code']) for record in ends} == {

@@ -70,7 +70,7 @@ def test_nothing_that_a_worker_has_started_outlives_it(home: Cgroup, tmp_path: P
 
 def test_two_pools_in_one_home_leave_each_other_alone_whatever_is_done_to_one(home: Cgroup, tmp_path: Path) -> None:
     """Ten steps, drawn from a fixed seed: a pool is started, stopped, killed, or loses a worker; the other never does."""
-    rng = Random(20240229)
+    rng = Random(47)
     folders = [tmp_path / name for name in ('one', 'two')]
     for folder in folders:
         folder.mkdir()
@@ -83,6 +83,7 @@ def test_two_pools_in_one_home_leave_each_other_alone_whatever_is_done_to_one(ho
             if who not in running:
                 pool = stack.enter_context(housed(home, folders[who], STAYS, restart_delay=0))
                 pool.hear('here', within=WITHIN)
+                wait_until_it_has_one_leaf(pool, home)
                 running[who] = pool
             else:
                 pool, deed = running[who], rng.choice(['stop', 'kill -9', 'kill -9 a worker'])
@@ -90,6 +91,7 @@ def test_two_pools_in_one_home_leave_each_other_alone_whatever_is_done_to_one(ho
                     spawned = len(pool.find('worker-spawn'))
                     kill(max(pool.workers().values()))
                     pool.wait_for('worker-spawn', count=spawned + 1, within=WITHIN)
+                    wait_until_it_has_one_leaf(pool, home)
                 else:
                     gone = folders_of(pool, home)
                     pool.send(signal.SIGTERM if deed == 'stop' else signal.SIGKILL)
@@ -98,9 +100,12 @@ def test_two_pools_in_one_home_leave_each_other_alone_whatever_is_done_to_one(ho
                     del running[who]
             if other is not None:
                 assert (folders_of(other, home), other.workers()) == kept
-                assert other.find('worker-exit') == [] or other.workers() == kept[1]
         for pool in running.values():
             assert pool.stop(within=WITHIN) == 0
+
+
+def wait_until_it_has_one_leaf(pool: Pool, home: Cgroup) -> None:
+    wait_until(lambda: len(folders_of(pool, home)) == 2, 'a folder with one leaf', WITHIN)
 
 
 def wait_until_gone(folders: set[Path]) -> None:
@@ -116,7 +121,8 @@ def test_a_hundred_lives_leave_no_leaf_and_nothing_outside_of_the_home_is_change
     home: Cgroup, ground: Cgroup, tmp_path: Path
 ) -> None:
     before = outside(ground, home)
-    with housed(home, tmp_path, 'def Worker(): pass', restart_delay=0, concurrent_workers=2) as running:
+    finishes = 'def Worker(): pass'
+    with housed(home, tmp_path, finishes, light=True, restart_delay=0, concurrent_workers=2) as running:
         pids = [record['pid'] for record in running.wait_for('worker-exit', count=100, within=3 * WITHIN)]
         during = outside(ground, home)
         wait_until(lambda: len(home.below()) <= 1 + 1 + 2 * 2, 'leaves of the living and the dying only', WITHIN)

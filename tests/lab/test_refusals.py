@@ -112,6 +112,17 @@ def test_a_root_that_no_process_may_be_moved_to_is_exit_status_4_with_the_reason
     assert home.read('cgroup.subtree_control') == ''
 
 
+def test_a_limit_whose_controller_is_not_handed_down_is_refused_with_the_line_that_does_it(
+    home: Cgroup, tmp_path: Path
+) -> None:
+    inner = home.make('inner')
+    with housed(inner, tmp_path, STAYS, memory_backend='auto', worker_pids_max=100) as running:
+        line = refusal(running)
+    assert f'--worker-pids-max takes the controller pids, which is not available in {inner.path}' in line
+    by_hand = f'echo +pids > {home.path}/cgroup.subtree_control'
+    assert ('Delegate=yes' if surroundings.systemd_is_running() else by_hand) in line
+
+
 # Faults of cgroup files.
 
 

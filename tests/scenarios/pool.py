@@ -238,7 +238,7 @@ def pool(
     folder: Path,
     worker: str | None = None,
     *,
-    concurrent_workers: int = 1,
+    concurrent_workers: int | str = 1,
     worker_module: str = 'worker',
     worker_class: str = 'Worker',
     log_format: str = 'json',

@@ -51,6 +51,7 @@ def test_the_ancestors_command_line_is_all_that_is_needed() -> None:
 
 @pytest.mark.parametrize(('argv', 'knobs'), [
     (['--max-worker-memory-usage=64M'], {'max_worker_memory_usage': 64 * 1024**2}),
+    (['--max-worker-memory-usage=auto'], {'max_worker_memory_usage': 'auto'}),
     (['--spawn=exec'], {'spawn': 'exec'}),
     (['--preload'], {'preload': True}),
     (['--no-preload'], {'preload': False}),
@@ -72,6 +73,8 @@ def test_the_ancestors_command_line_is_all_that_is_needed() -> None:
     (['--control-socket=none'], {'control_socket': 'none'}),
     (['--control-group=0'], {'control_group': '0'}),
     (['--worker-watchdog=5min'], {'worker_watchdog': 300.0}),
+    (['--ready-when=all'], {'ready_when': 'all'}),
+    (['--watchdog-quorum=3'], {'watchdog_quorum': 3}),
     (['--worker-memory-high=48M'], {'worker_memory_high': 48 * 1024**2}),
     (['--memory-measure=tree'], {'memory_measure': 'tree'}),
     (['--memory-poll-interval=100ms'], {'memory_poll_interval': 0.1}),
@@ -133,6 +136,8 @@ def test_every_knob_can_come_from_the_environment() -> None:
         'SERGEANT_LINUX_WORKER_WATCHDOG': '24',
         'SERGEANT_LINUX_MAX_SURGE': '25',
         'SERGEANT_LINUX_MAX_UNAVAILABLE': '26',
+        'SERGEANT_LINUX_READY_WHEN': 'all',
+        'SERGEANT_LINUX_WATCHDOG_QUORUM': '2',
         'SERGEANT_LINUX_NAME': 'n',
         'SERGEANT_LINUX_CONTROL_SOCKET': '/s',
         'SERGEANT_LINUX_CONTROL_GROUP': '0',
@@ -174,6 +179,7 @@ def test_every_knob_can_come_from_the_environment() -> None:
         worker_limit_fsize=Limit(3072, 3072), worker_limit_data=Limit(4096, 4096), worker_limit_cpu=Limit(60, 60),
         umask=0o22, no_new_privileges=True, worker_watchdog=24.0,
         max_surge=25, max_unavailable=26, name='n', control_socket='/s', control_group='0',
+        ready_when='all', watchdog_quorum=2,
     )
 
 

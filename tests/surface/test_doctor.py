@@ -30,7 +30,7 @@ GIB: Final = 1 << 30
 
 NAMES: Final = [
     'kernel', 'Python', 'pidfd', 'subreaper', 'PDEATHSIG', 'cgroup v2', 'own cgroup', 'delegation', 'controllers',
-    'cgroup.kill', 'oom.group', 'PSI', 'memory', 'descriptors', 'processes', 'workers', 'PID 1', 'container', 'systemd',
+    'cgroup.kill', 'oom.group', 'PSI', 'auto', 'memory', 'descriptors', 'processes', 'workers', 'PID 1', 'container', 'systemd',
     'backend',
 ]
 

@@ -39,6 +39,8 @@ def test_verbs_are_completed(shell: str) -> None:
     ('sergeant-linux stop --no', {'--no-wait', '--now'}),
     ('sergeant-linux run --worker-mod', {'--worker-module'}),
     ('sergeant-linux doctor --mem', {'--memory-backend', '--memory-measure', '--memory-poll-interval'}),
+    ('sergeant-linux unit --sys', {'--systemd-version'}),
+    ('sergeant-linux unit --worker-mod', {'--worker-module'}),
     ('sergeant-linux set timeout-s', {'timeout-start', 'timeout-stop'}),
     ('sergeant-linux get worker-m', {'worker-module', 'worker-memory-high'}),
 ])

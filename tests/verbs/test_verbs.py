@@ -27,7 +27,7 @@ from tests.verbs.stand_in import (
     surroundings,
 )
 
-SPEAKING = sorted(VERBS.keys() - STARTS)
+SPEAKING = sorted(VERBS.keys() - STARTS - {'deploy'})
 
 ARGUMENTS = {
     'kill': ['3'], 'dump': ['3'], 'scale': ['2'], 'set': ['timeout-stop', '1s'],
@@ -380,7 +380,7 @@ def test_every_verb_has_a_help_with_an_example_and_its_exit_statuses(verb: str) 
     assert (done.returncode, done.stderr) == (0, '')
     assert re.search(r'^exit status:\n +0  \S', done.stdout, re.MULTILINE)
     assert re.search(rf'^examples?:\n  sergeant-linux {verb}', done.stdout, re.MULTILINE)
-    if verb not in STARTS:
+    if verb in SPEAKING:
         assert max(map(len, done.stdout.splitlines())) <= 80
         assert '--json' in done.stdout
 
