@@ -37,10 +37,10 @@ def require(*programs: str) -> None:
     assert not lacks, f'the lab has no {", ".join(lacks)}'
 
 
-def run(*command: str, check: bool = True) -> str:
-    """Run a command to its end, return what it says; when it fails, so does the test, with all of it."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
-    assert not check or done.returncode == 0, f'{command} -> {done.returncode}\n{done.stdout}\n{done.stderr}'
+def run(*command: str, check: bool = True, cwd: Path | None = None, told: Callable[[], str] = str) -> str:
+    """Run a command to its end, return what it says; when it fails, so does the test, with all of it, and `told`."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, cwd=cwd)
+    assert not check or done.returncode == 0, f'{command} -> {done.returncode}\n{done.stdout}\n{done.stderr}\n{told()}'
     return done.stdout
 
 

@@ -1,4 +1,4 @@
-"""A pool in a unit of systemd: the README's unit, on a real systemd, with the memory controller delegated to it."""
+"""A pool in a unit of systemd, as `sergeant-linux unit` writes it, on a real systemd and a kernel that bounds memory."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.systemd.lab import CHECKOUT, DEADLINE, PYTHON, run, wait_until
+from tests.systemd.lab import DEADLINE, PYTHON, run, wait_until
 from tests.systemd.unit import Unit
 
 pytestmark = pytest.mark.timeout(600)
@@ -42,7 +42,7 @@ WORKER: Final = '''
 
 
 class Site:
-    """A folder with a worker's module; `modules` lets the pool's command line find it."""
+    """The working folder of a pool: where its workers tell who they are, and are told what to do."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,34 +71,29 @@ class Site:
 
 @pytest.fixture
 def site(machine: None) -> Iterator[Site]:
-    """The folder of the README's unit, with a worker's module of its name, and its Python where the unit looks for it."""
+    """A folder with a worker's module, the user's."""
     folder = Path('/srv/hash')
     folder.mkdir()
     (folder / 'hash_worker.py').write_text(textwrap.dedent(WORKER))
-    (folder / '.venv').symlink_to(Path(PYTHON).parents[1])
     shutil.chown(folder, USER, USER)
     yield Site(folder)
     shutil.rmtree(folder)
 
 
-def readme_unit() -> str:
-    """Return the README's unit, for our user."""
-    readme = (CHECKOUT / 'README.md').read_text()
-    found = re.search(r'^```ini\n(\[Unit\].*?)^```$', readme, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    text, count = re.subn(r'^User=.*$', f'User={USER}', found[1], flags=re.MULTILINE)
-    assert count == 1
-    return text
+@pytest.fixture
+def text(site: Site) -> str:
+    """The unit that `sergeant-linux unit` prints for a pool in that folder."""
+    return run(
+        'sergeant-linux', 'unit', '--worker-module=hash_worker', '--worker-class=Worker', '--concurrent-workers=4', '--name=hash',
+        f'--user={USER}', f'--writable={site.folder}', f'--max-worker-memory-usage={LIMIT}', '--log-format=json',
+        cwd=site.folder,
+    )  # fmt: skip
 
 
 @pytest.fixture
-def unit(site: Site, install: Callable[[str, str], Unit]) -> Unit:
-    """The README's unit, installed; its log as records, and a limit for each worker."""
-    unit = install('hash', readme_unit())
-    unit.add(
-        f'[Service]\nEnvironment=SERGEANT_LINUX_LOG_FORMAT=json SERGEANT_LINUX_MAX_WORKER_MEMORY_USAGE={LIMIT}\n'
-    )
-    return unit
+def unit(text: str, install: Callable[[str, str], Unit]) -> Unit:
+    """It, installed."""
+    return install('hash', text)
 
 
 def assert_gone(*pids: int, told: Callable[[], str]) -> None:
@@ -135,7 +130,7 @@ def test_a_pool_in_a_transient_unit_is_bounded_by_the_kernel_and_stops_with_0(si
     assert_gone(*workers, told=unit.told)
 
 
-def test_the_unit_of_the_readme_starts_and_stops(unit: Unit, site: Site) -> None:
+def test_the_unit_starts_and_stops(unit: Unit, site: Site) -> None:
     unit.start()
     workers = site.wait_for_workers(4, unit.told)
     cgroup = unit.cgroup()
@@ -164,7 +159,8 @@ def test_a_supervisor_that_is_killed_leaves_nothing_and_systemd_starts_it_again(
     cgroup = unit.cgroup()
     assert cgroup is not None
     pools = list(cgroup.glob('sergeant-*'))
-    assert [pool for pool in pools if all(unit.cgroup_of(pid).is_relative_to(pool) for pid in after)] == pools
+    assert len(pools) == 1
+    assert all(unit.cgroup_of(pid).is_relative_to(pools[0]) for pid in after)
 
 
 def test_a_worker_that_the_kernel_kills_for_its_memory_leaves_the_unit_active(unit: Unit, site: Site) -> None:
@@ -184,9 +180,12 @@ def test_a_worker_that_the_kernel_kills_for_its_memory_leaves_the_unit_active(un
     assert (end['slot'], end['result'], end['memory']['oom_scope']) == (2, 'oom-kill', 'worker')
 
 
-def test_the_doctor_in_the_unit_sees_the_delegation(unit: Unit, site: Site) -> None:
-    text = re.sub(r'^(ExecStart=\S+) run', r'\1 doctor', readme_unit(), flags=re.MULTILINE)
-    unit.install(text.replace('[Service]', '[Service]\nType=oneshot').replace('Restart=on-failure', ''))
+def test_the_doctor_in_the_unit_sees_the_delegation(text: str, install: Callable[[str, str], Unit]) -> None:
+    doctor = str(Path(PYTHON).with_name('sergeant-linux')) + ' doctor'
+    text, count = re.subn(r'^ExecStart=.* -m sergeant_linux.supervisor', f'ExecStart={doctor}', text, flags=re.MULTILINE)
+    assert count == 1
+    unit = install('hash', text)
+    unit.add('[Service]\nType=oneshot\nRestart=no\n')
 
     unit.start()
 
@@ -196,8 +195,7 @@ def test_the_doctor_in_the_unit_sees_the_delegation(unit: Unit, site: Site) -> N
     assert unit.show('Result') == 'success'
 
 
-def test_the_unit_of_the_readme_is_one_that_systemd_has_nothing_to_say_about(unit: Unit) -> None:
+def test_systemd_has_nothing_to_say_about_the_unit(unit: Unit) -> None:
     done = subprocess.run(['systemd-analyze', 'verify', str(unit.file)], capture_output=True, text=True, timeout=DEADLINE)
 
     assert (done.returncode, done.stderr) == (0, '')
-    assert run('systemctl', 'cat', unit.name)

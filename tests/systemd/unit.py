@@ -39,7 +39,7 @@ class Unit:
         return run('systemctl', verb, *options, self.name)
 
     def start(self) -> None:
-        self.systemctl('start')
+        run('systemctl', 'start', self.name, told=self.told)
 
     def stop(self) -> None:
         self.systemctl('stop')
