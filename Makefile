@@ -25,6 +25,7 @@ help:
 	@echo 'make lint      ruff, mypy --strict, import-linter'
 	@echo 'make pytest    the tests on one Python; PYTEST="-k memory -x" hands options on'
 	@echo 'make lab       the tests that need cgroup v2 with its memory controller, on a kernel of their own'
+	@echo 'make lab-systemd  the tests that need systemd and podman, in a Debian of their own; not in make test'
 	@echo 'make package   build the wheel, install it into a fresh venv, call it'
 	@echo 'make clean     remove what these have made in this folder'
 
@@ -110,7 +111,7 @@ apt-get:
 
 # The lab: a Linux with cgroup v2 of its own, in a process; see vagrant/README.md.
 
-.PHONY: lab lab-of-root lab-of-nobody lab-setup vagrantfile
+.PHONY: lab lab-of-root lab-of-nobody lab-setup lab-systemd lab-disk vagrantfile
 
 # beside the lab's own tests two whose answer depends on the age of the kernel
 LAB := tests/lab $(addprefix tests/kernel/test_pidref.py::test_a_,thread_is_no_process session_whose_leader_is_gone_is_no_process)
@@ -133,6 +134,21 @@ lab-setup:
 		command -v $${pair%:*} > /dev/null || lacks="$$lacks $${pair#*:}"; \
 	done; \
 	[ -z "$$lacks" ] || $(MAKE) --no-print-directory apt-get PACKAGES="$$lacks"
+
+# The lab with systemd and podman: a disk, which is built once and kept in ~/.cache, below User-Mode Linux.
+LAB_SYSTEMD := tests/systemd tests/containers
+
+lab-systemd: $(VENV)/.test lab-disk
+	$(VENV)/bin/python -m pytest tests/test_lab_systemd.py
+	vagrant/lab --systemd --timeout 20min -- python -m pytest $(LAB_SYSTEMD)
+
+lab-disk: $(VENV)/.test lab-setup
+	@PATH="$$PATH:/usr/sbin:/sbin"; lacks=; \
+	for pair in mmdebstrap:mmdebstrap mke2fs:e2fsprogs unshare:util-linux; do \
+		command -v $${pair%:*} > /dev/null || lacks="$$lacks $${pair#*:}"; \
+	done; \
+	[ -z "$$lacks" ] || $(MAKE) --no-print-directory apt-get PACKAGES="$$lacks"
+	$(SUDO) env XDG_CACHE_HOME="$${XDG_CACHE_HOME:-$$HOME/.cache}" $(VENV)/bin/python vagrant/image.py
 
 vagrantfile:
 	@command -v vagrant > /dev/null || $(MAKE) --no-print-directory apt-get PACKAGES=vagrant

@@ -33,11 +33,11 @@ def start(*arguments: str, **keywords: object) -> 'subprocess.Popen[str]':
     )
 
 
-def run(*arguments: str, **keywords: object) -> tuple[int, str, str]:
+def run(*arguments: str, within: float = 60.0, **keywords: object) -> tuple[int, str, str]:
     """Return exit status, standard output and standard error of the lab."""
     with start(*arguments, **keywords) as lab:
         try:
-            out, err = lab.communicate(timeout=60.0)
+            out, err = lab.communicate(timeout=within)
         finally:
             lab.kill()
     return lab.returncode, out, err
