@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import Final
 
-from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.policy import Auto, Policy
 from sergeant_linux.core.units import format_span
 from sergeant_linux.names import FOLDER, LONGEST_NAME, LONGEST_PATH, SUFFIX
 
@@ -288,9 +288,9 @@ def _size(size: int) -> str:
 
 def memory_for(policy: Policy) -> int | None:
     """Return what all of a pool may take: its workers, the successors that it may have beside them, and `RESERVE`;
-    None where there is no limit for a worker, and none for all of them."""
+    None where there is no limit for a worker, and none for all of them, or it follows from the unit's own."""
     limit, bounds = policy.max_worker_memory_usage, []
-    if limit is not None:
+    if limit is not None and not isinstance(limit, Auto) and not isinstance(policy.concurrent_workers, Auto):
         bounds.append((policy.concurrent_workers + policy.max_surge) * limit)
     if policy.pool_memory_max is not None:
         bounds.append(policy.pool_memory_max)
