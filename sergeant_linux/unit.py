@@ -288,10 +288,10 @@ def _size(size: int) -> str:
 
 def memory_for(policy: Policy) -> int | None:
     """Return what all of a pool may take: its workers, the successors that it may have beside them, and `RESERVE`;
-    None where there is no limit for a worker, and none for all of them, or it follows from the unit's own."""
-    limit, bounds = policy.max_worker_memory_usage, []
-    if limit is not None and not isinstance(limit, Auto) and not isinstance(policy.concurrent_workers, Auto):
-        bounds.append((policy.concurrent_workers + policy.max_surge) * limit)
+    None where there is no number for it: no limit for a worker and none for all of them, or one that is still auto."""
+    limit, workers, bounds = policy.max_worker_memory_usage, policy.concurrent_workers, []
+    if limit is not None and not isinstance(limit, Auto) and not isinstance(workers, Auto):
+        bounds.append((workers + policy.max_surge) * limit)
     if policy.pool_memory_max is not None:
         bounds.append(policy.pool_memory_max)
     return min(bounds) + RESERVE if bounds else None

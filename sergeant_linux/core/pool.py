@@ -152,7 +152,8 @@ class Pool:
             base = self._reload.base
             commands += self._give_up_reload(Phase.SUPERSEDED, 'another reload was asked for', now)
         self._generations += 1
-        self._reload = Reload(self._generations, base, of=len(self._staying()))
+        slots = {slot.number for slot in self._staying()}
+        self._reload = Reload(self._generations, base, slots, len(slots))
         self._facts.on_trial = self._generations
         return [*commands, ReloadStarted(self._generations), StartGeneration(self._generations)]
 
@@ -294,6 +295,7 @@ class Pool:
         slot = self._slots.get(seat.slot)
         if slot is not None:
             yield from self._settle(slot, now)
+            yield from self._see_generation(slot, now)
         yield from self._go_on_with_reload(now)
         if self._facts.ever_ready and not was_ready:
             yield from self._start_the_others(now)
@@ -363,7 +365,7 @@ class Pool:
     # Reload.
 
     def _go_on_with_reload(self, now: float) -> Iterator[Command]:
-        """Do what can be done now: choose the canary, follow it, have workers of other generations replaced."""
+        """Do what can be done now: send the canary; when it is ready, have the others follow; see whether all have."""
         reload = self._reload
         if reload is None or self._facts.stopping:
             return
@@ -373,22 +375,24 @@ class Pool:
             elif reload.canary.state is State.RUNNING and _is_of(reload.canary, reload.generation):
                 reload.phase = Phase.ROLLING
                 self._facts.generation = reload.generation
-        if reload.phase in TRYING:
+                reload.has_to_change({slot.number for slot in self._staying()})
+                for slot in self._staying():
+                    yield from self._see_generation(slot, now)
+        if reload.phase is Phase.ROLLING and not reload.unchanged:
+            yield from self._end_reload(Phase.DONE, None)
+            yield EndGeneration(reload.base)
+
+    def _see_generation(self, slot: Slot, now: float) -> Iterator[Command]:
+        """Have the worker of this slot replaced if it runs other code than it should; no reload is trying anything."""
+        reload, incumbent = self._reload, slot.incumbent
+        if reload is None or reload.phase in TRYING or slot.retiring or self._facts.stopping:
             return
-        changed = 0
-        staying = self._staying()
-        for slot in staying:
-            incumbent = slot.incumbent
-            if incumbent.state is State.RUNNING and incumbent.life is not None:
-                if incumbent.life.generation == self._facts.generation:
-                    changed += slot.successor is None
-                elif incumbent.life.blame.request is None:
+        if incumbent.state is State.RUNNING:
+            if not _is_of(incumbent, self._facts.generation):
+                if incumbent.current.blame.request is None:
                     yield from self._step(incumbent, SuccessionRequested(Request.RELOAD), now)
-        if reload.phase is Phase.ROLLING:
-            reload.changed, reload.of = changed, len(staying)
-            if changed == len(staying):
-                yield from self._end_reload(Phase.DONE, None)
-                yield EndGeneration(reload.base)
+            elif slot.successor is None:
+                reload.unchanged.discard(slot.number)
 
     def _send_canary(self, reload: Reload, now: float) -> Iterator[Command]:
         """Try the new code beside a worker that runs, or in the place of one that waits for its restart."""
@@ -439,6 +443,7 @@ class Pool:
                 yield from self._step(successor, StopRequested(Request.RELOAD, 0.0, self.policy.timeout_stop), now)
             elif successor is None and _is_of(slot.incumbent, reload.base):
                 self._let_stay(slot.incumbent, now)
+            yield from self._see_generation(slot, now)
         yield EndGeneration(reload.generation)
 
     def _give_up_successor(self, slot: Slot, now: float) -> None:
@@ -479,6 +484,8 @@ class Pool:
         slot.retiring = True
         self._surge.discard(slot.number)
         self._away.discard(slot.number)
+        if self._reload is not None:
+            self._reload.leave_out(slot.number)
         for seat in list(slot.seats()):
             yield from self._step(seat, self._planned(Request.SCALE_DOWN), now)
 

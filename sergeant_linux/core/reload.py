@@ -41,16 +41,32 @@ GOING_ON: Final = TRYING | {Phase.ROLLING}
 
 @dataclass(slots=True)
 class Reload:
-    """One reload. `base`: the generation to go back to; `canary`: the seat on which the new one is tried; `changed`:
-    how many of the `of` slots have a worker of the new generation; `reason`: why it has not changed them all."""
+    """One reload. `base`: the generation to go back to; `canary`: the seat on which the new one is tried; `unchanged`:
+    the slots that have no worker of the new generation yet, of `of` in all; `reason`: why it has not changed them
+    all."""
 
     generation: int
     base: int
+    unchanged: set[int]
     of: int
     phase: Phase = Phase.LOADING
     canary: Seat | None = None
-    changed: int = 0
     reason: str | None = None
+
+    @property
+    def changed(self) -> int:
+        """How many slots have a worker of the new generation."""
+        return self.of - len(self.unchanged)
+
+    def has_to_change(self, slots: set[int]) -> None:
+        """These slots, and no others, are to have a worker of the new generation."""
+        self.unchanged, self.of = slots, len(slots)
+
+    def leave_out(self, slot: int) -> None:
+        """This slot goes."""
+        if slot in self.unchanged:
+            self.unchanged.discard(slot)
+            self.of -= 1
 
     @property
     def goes_on(self) -> bool:

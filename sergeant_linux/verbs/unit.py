@@ -124,7 +124,8 @@ def _memory_max(parser: Parser, text: str | None, policy: Policy) -> int | None:
 
         size = memory_for(policy)
         if size is None:
-            parser.error('--memory-max=auto: expected a number of workers and a limit of theirs, or --pool-memory-max')
+            limits = '--max-worker-memory-usage or --pool-memory-max'
+            parser.error(f'--memory-max=auto: expected a limit in numbers: {limits}')
         return size
     try:
         accepted = SIZE.accept(SIZE.read(text))

@@ -103,6 +103,7 @@ WALKS: Final[dict[str, Callable[[], tuple[World, Walk]]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', WALKS)
 def test_whatever_happens_the_future_ends_well(name: str) -> None:
     """Every state that can be reached has one of three futures, in turn: neighbours in the walk differ by one step."""
@@ -176,6 +177,7 @@ NEVER_TAKEN: Final = frozenset({
 """Rows that are in the table because it is written by rule, and that no order of events leads to."""
 
 
+@pytest.mark.slow
 def test_the_table_has_every_pair_that_can_occur_and_every_row_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pair that is missing would be a KeyError on the way; a row that is never taken is one of the known ones."""
     taken: set[tuple[State, type[SeatEvent], str]] = set()

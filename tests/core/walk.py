@@ -214,7 +214,10 @@ def picture(world: World) -> Hashable:
         if reload is None:
             return None
         canary = reload.canary.slot if reload.canary is not None else None
-        return reload.phase, reload.generation, reload.base, canary, facts.generation, facts.on_trial
+        return (
+            reload.phase, reload.generation, reload.base, canary, tuple(sorted(reload.unchanged)),
+            facts.generation, facts.on_trial,
+        )
 
     spent = facts.budget._spent
     span = policy.restart_budget.span if policy.restart_budget is not None else inf
