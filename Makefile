@@ -36,7 +36,7 @@ demo: $(VENV)/.demo
 test: lint pytest $(if $(filter x86_64,$(shell uname -m)),lab) package
 	@for python in $(OTHERS); do \
 		echo "make: the tests again, with $$python"; \
-		$(MAKE) --no-print-directory pytest PYTHON=$$python VENV=$(VENV)-$${python##*/} PYTEST='-m "not slow"' || exit; \
+		$(MAKE) --no-print-directory pytest PYTHON=$$python VENV=$(VENV)-$${python##*/} PYTEST='--numprocesses=2 -m "not slow"' || exit; \
 	done
 
 lint: $(VENV)/.test
@@ -49,7 +49,7 @@ lint: $(VENV)/.test
 # Decision: what has failed is run once more, in front of everybody; only what fails twice is a failure.
 pytest: $(VENV)/.test redis-server
 	$(VENV)/bin/python -m pytest $(PYTEST) || { $(ONCE_MORE); \
-		$(VENV)/bin/python -m pytest $(PYTEST) --last-failed --last-failed-no-failures none; }
+		$(VENV)/bin/python -m pytest $(PYTEST) --numprocesses=0 --last-failed --last-failed-no-failures none; }
 
 ONCE_MORE := echo 'make: once more, what has failed' >&2
 

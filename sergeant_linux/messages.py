@@ -54,16 +54,9 @@ class Journal:
 
     def __init__(self, logger: logging.Logger, policy: Policy) -> None:
         self._logger = logger
-        self._policy = policy
         self.recent = Recent()
         self._were_ready: set[int] = set()
-        self._signature: dict[str, object] = {
-            'worker_module_name': policy.worker_module_name,
-            'worker_class_name': policy.worker_class_name,
-            # None: it is `auto`, and there is nothing that it could be
-            'concurrent_workers': policy.concurrent_workers or None,
-            'max_worker_memory_usage': policy.max_worker_memory_usage or None,
-        }
+        self.change_policy(policy)
 
     def note(self, level: int, message: str, event: str, /, summary: object = None, **fields: object) -> None:
         """Write one line: the message, its event, and the fields that belong to it."""
@@ -83,6 +76,13 @@ class Journal:
     def change_policy(self, policy: Policy) -> None:
         """Go by this policy in what is said from now on."""
         self._policy = policy
+        self._signature: dict[str, object] = {
+            'worker_module_name': policy.worker_module_name,
+            'worker_class_name': policy.worker_class_name,
+            # None: it is `auto`, and there is nothing that it could be
+            'concurrent_workers': policy.concurrent_workers or None,
+            'max_worker_memory_usage': policy.max_worker_memory_usage or None,
+        }
 
     def tell(self, report: Report, *, stopping: bool) -> None:
         """Write what the core reports."""
