@@ -563,8 +563,8 @@ def limited_descriptors(limit: int) -> list[str]:
 
 def test_an_error_of_our_own_ends_the_workers_and_is_status_70(tmp_path: Path) -> None:
     program = (
-        'import sergeant_linux.loop as loop, sergeant_linux.supervisor as supervisor;'
-        'loop.Loop._tell_status = lambda self: 1 / 0;'  # there is no known error to provoke: plant one
+        'import sergeant_linux.status as status, sergeant_linux.supervisor as supervisor;'
+        'status.Status.tell = lambda self, journal: 1 / 0;'  # there is no known error to provoke: plant one
         'supervisor.main()'
     )
     source = """
