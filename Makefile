@@ -48,9 +48,11 @@ lint: $(VENV)/.test
 # is late for no fault of the code. A fault that is there is there again.
 # Decision: what has failed is run once more, in front of everybody; only what fails twice is a failure.
 pytest: $(VENV)/.test redis-server
-	$(VENV)/bin/python -m pytest $(PYTEST) || { $(ONCE_MORE); \
+	$(VENV)/bin/python -m pytest $(PYTEST) || { [ $$? = $(SOME_FAILED) ] || exit; $(ONCE_MORE); \
 		$(VENV)/bin/python -m pytest $(PYTEST) --numprocesses=0 --last-failed --last-failed-no-failures none; }
 
+# pytest's exit status when all tests were run and some have failed; any other is the end.
+SOME_FAILED := 1
 ONCE_MORE := echo 'make: once more, what has failed' >&2
 
 # The folder build/ would hand on modules that are no longer in the tree.
@@ -126,7 +128,7 @@ lab-of-root:
 lab-of-nobody:
 	$(call twice,vagrant/lab --timeout 20min --user nobody -- $(VENV)/bin/python -m pytest -p no:cacheprovider tests/lab)
 
-twice = $(1) || { $(ONCE_MORE); $(1); }
+twice = $(1) || { [ $$? = $(SOME_FAILED) ] || exit; $(ONCE_MORE); $(1); }
 
 lab-setup:
 	@PATH="$$PATH:/usr/sbin:/sbin"; lacks=; \

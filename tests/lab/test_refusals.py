@@ -154,8 +154,8 @@ AT_THE_START: Final = [
     ('open', '/sergeant-', errno.EACCES),
     ('write', '/sergeant-', errno.EBUSY),
     ('mkdir', '/probe', errno.EAGAIN),
-    ('open', '/memory.max', errno.EACCES),
-    ('write', '/memory.max', errno.EPERM),
+    ('open', '/probe/memory.max', errno.EACCES),
+    ('write', '/probe/memory.max', errno.EPERM),
     ('write', '/memory.oom.group', errno.EROFS),
 ]
 
