@@ -54,7 +54,7 @@ from sergeant_linux.kernel.poller import EPOLLOUT, Handler, Poller
 from sergeant_linux.leaves import Leaves
 from sergeant_linux.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
 from sergeant_linux.limiter import Limiter
-from sergeant_linux.log import StderrHandler
+from sergeant_linux.log import LogHandler
 from sergeant_linux.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.messages import Journal
 from sergeant_linux.notifier import Notifier
@@ -79,7 +79,7 @@ class Loop:
         self,
         policy: Policy,
         journal: Journal,
-        stderr: StderrHandler | None,
+        log: LogHandler | None,
         host: hosts.Host,
         environ: Mapping[str, str],
     ) -> None:
@@ -91,7 +91,7 @@ class Loop:
         self.pool_name = f'{os.getpid()}-{token}'
         self._policy = policy
         self._journal = journal
-        self._stderr = stderr
+        self._log = log
         self._host = host
         self._pool = Pool(policy, rng)
         self._poller: Poller[Handler] = Poller()
@@ -127,7 +127,7 @@ class Loop:
         self._todo: deque[Command] = deque()
         self._stop_signals = 0
         self._child_ended = False
-        self._stderr_is_watched = False
+        self._log_is_watched = False
         self._exit_status: int | None = None
 
     # Running.
@@ -243,7 +243,7 @@ class Loop:
         if self._control is not None:
             self._control.elapse(now)
         self._notifier.look(time.monotonic())
-        self._watch_stderr()
+        self._watch_log()
 
     def _patience(self) -> float | None:
         deadlines = (
@@ -593,20 +593,20 @@ class Loop:
 
     # The log.
 
-    def _watch_stderr(self) -> None:
-        """Have what a full stderr could not take written as soon as there is room."""
-        stderr = self._stderr
-        if stderr is None or not stderr.pollable or stderr.wants_write == self._stderr_is_watched:
+    def _watch_log(self) -> None:
+        """Have what found no room in the log written as soon as there is room."""
+        log = self._log
+        if log is None or not log.pollable or log.wants_write == self._log_is_watched:
             return
-        if stderr.wants_write:
-            self._poller.register(stderr, self._on_stderr, EPOLLOUT)
+        if log.wants_write:
+            self._poller.register(log, self._on_log, EPOLLOUT)
         else:
-            self._poller.unregister(stderr)
-        self._stderr_is_watched = stderr.wants_write
+            self._poller.unregister(log)
+        self._log_is_watched = log.wants_write
 
-    def _on_stderr(self, events: int) -> None:
-        assert self._stderr is not None
-        self._stderr.write_some()
+    def _on_log(self, events: int) -> None:
+        assert self._log is not None
+        self._log.write_some()
 
     # The end.
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 from sergeant_linux import credentials, resources
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.host import CantRun, Host, open_missing_stdio
-from sergeant_linux.log import StderrHandler, detach, make_logger
+from sergeant_linux.log import IDENTIFIER, LogHandler, detach, make_logger
 from sergeant_linux.loop import Loop
 from sergeant_linux.messages import Journal
 
@@ -21,7 +21,7 @@ HOST_CANT: Final = 4
 """Exit status when the host can't do what was asked for."""
 
 LAST_LINES_PATIENCE: Final = 1.0
-"""Seconds the last log lines may wait for room at stderr."""
+"""Seconds the last log lines may wait for room."""
 
 
 class Supervisor:
@@ -77,9 +77,9 @@ def run(policy: Policy) -> NoReturn:
 
 
 def _supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) -> int:
-    handler: StderrHandler | None = None
+    handler: LogHandler | None = None
     if logger is None:
-        logger, handler = make_logger(policy.log_level, policy.log_format)
+        logger, handler = make_logger(policy.log_level, policy.log_format, policy.name or IDENTIFIER, os.environ)
     cgroups = resources.limiting(policy)
     not_enough: resources.NotEnough | None = None
     try:
@@ -111,7 +111,7 @@ def _supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) 
             detach(logger, handler, patience=LAST_LINES_PATIENCE)
 
 
-def _loop(policy: Policy, journal: Journal, handler: StderrHandler | None, host: Host) -> Loop:
+def _loop(policy: Policy, journal: Journal, handler: LogHandler | None, host: Host) -> Loop:
     """Return a loop that can run. Raises `CantRun` when the host does not give the descriptors it needs."""
     try:
         return Loop(policy, journal, handler, host, os.environ)

@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import Final
 
+from sergeant_linux import catalog
 from sergeant_linux.core.policy import Auto, Policy
 from sergeant_linux.core.units import format_span
+from sergeant_linux.log import IDENTIFIER
 from sergeant_linux.names import FOLDER, LONGEST_NAME, LONGEST_PATH, SUFFIX
 
 OLDEST: Final = 252
@@ -194,6 +196,7 @@ def _process(plan: Plan, version: int) -> Iterator[str]:
     if plan.is_template:
         yield 'Environment=SERGEANT_LINUX_NAME=%i'
         yield f'EnvironmentFile={_environment_file(plan)}'
+    yield f'SyslogIdentifier={_identifier(plan)}'
     if plan.user is not None:
         yield f'User={plan.user.replace("%", "%%")}'
     elif not plan.for_user_manager:
@@ -275,6 +278,14 @@ def _environment_file(plan: Plan) -> str:
     return '%E/sergeant-linux/%i.env' if plan.for_user_manager else '/etc/sergeant-linux/%i.env'
 
 
+def _identifier(plan: Plan) -> str:
+    """Return what the journal calls what workers print; the supervisor's own entries have the same."""
+    if plan.is_template:
+        return '%i'
+    name = plan.policy.name or IDENTIFIER
+    return name.replace('%', '%%') if name == name.strip() and not name.endswith('\\') else IDENTIFIER
+
+
 def _above(span: float, margin: float) -> str:
     return 'infinity' if span == inf else format_span(ceil(span + margin)).replace(' ', '')
 
@@ -328,7 +339,7 @@ def hidden_by(name: str, *, for_user_manager: bool) -> str | None:
 
 
 def install(folder: str, name: str, text: str, *, force: bool) -> str:
-    """Write a unit, whole or not at all, and return its path. Raises OSError; FileExistsError where there is one
+    """Write a file, whole or not at all, and return its path. Raises OSError; FileExistsError where there is one
     already, unless `force`."""
     target = os.path.join(folder, name)
     os.makedirs(folder, exist_ok=True)
@@ -362,3 +373,13 @@ def verify(target: str, *, for_user_manager: bool) -> str | None:
         return None
     return done.stderr.strip() if done.returncode else ''
 
+
+def install_catalog() -> str | None:
+    """Write what explains our messages where `journalctl -x` finds it; return why that was not possible, if so."""
+    try:
+        install(*os.path.split(catalog.FILE), catalog.as_text(), force=True)
+        command = ['journalctl', '--update-catalog']
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return done.stderr.strip() or f'journalctl has failed with {done.returncode}' if done.returncode else None

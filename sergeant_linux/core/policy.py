@@ -38,7 +38,7 @@ Spawn = Literal['fork', 'exec']
 MemoryBackend = Literal['auto', 'cgroup', 'rss']
 MemoryMeasure = Literal['rss', 'pss', 'uss', 'tree']
 LogLevel = Literal['debug', 'info', 'warning', 'error', 'critical']
-LogFormat = Literal['text', 'json']
+LogFormat = Literal['auto', 'text', 'json', 'journal']
 ReadyWhen = Literal['first', 'all']
 
 T = TypeVar('T')
@@ -518,9 +518,10 @@ class Policy:
         '--log-level', _choice(*get_args(LogLevel)),
         'The least severe messages that are logged.',
     ))
-    log_format: LogFormat = field(default='text', metadata=_knob(
+    log_format: LogFormat = field(default='auto', metadata=_knob(
         '--log-format', _choice(*get_args(LogFormat)),
-        'Log lines as sergeant.supervisor writes them, or one JSON object a line.',
+        "Log lines as sergeant.supervisor writes them, one JSON object a line, or entries of systemd's journal. `auto` "
+        'is journal where stderr leads there, else text.',
     ))
     memory_backend: MemoryBackend = field(default='auto', metadata=_knob(
         '--memory-backend', _choice(*get_args(MemoryBackend)),

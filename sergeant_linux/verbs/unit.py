@@ -26,6 +26,7 @@ examples:
   %(prog)s --worker-module=crawl_worker --worker-class=Worker --concurrent-workers=4 --user=crawler
   %(prog)s --worker-module=crawl_worker --worker-class=Worker --concurrent-workers=4 --name=crawl --install
   %(prog)s --template --user=crawler --install
+  %(prog)s --catalog
 """
 
 FAILED: Final = 1
@@ -61,7 +62,24 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         '--systemd-version', type=int, metavar='N', help="write it for this systemd (default: this host's)",
     )
+    parser.add_argument(
+        '--catalog', action=Catalog,
+        help='print what explains our messages to `journalctl -x` instead; --install puts it in place, too',
+    )
     add_knobs(parser, explained=False)
+
+
+class Catalog(argparse.Action):
+    """As --version: whatever else is asked for, or missing."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from sergeant_linux import catalog
+
+        assert isinstance(parser, Parser)
+        parser.exit(_print(parser, catalog.as_text()))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -144,12 +162,12 @@ def _print(parser: Parser, text: str) -> int:
         terminal.silence(sys.stdout)
     except OSError as error:
         terminal.silence(sys.stdout)
-        _fail(parser, f'cannot write the unit: {error}')
+        _fail(parser, f'cannot write: {error}')
     return 0
 
 
 def _install(parser: Parser, plan: 'unit.Plan', text: str, *, force: bool) -> int:
-    from sergeant_linux import unit
+    from sergeant_linux import catalog, unit
 
     of_user = plan.for_user_manager
     folder = unit.install_folder(for_user_manager=of_user)
@@ -168,6 +186,8 @@ def _install(parser: Parser, plan: 'unit.Plan', text: str, *, force: bool) -> in
         print(f'    {line}')
     for line in (complaints or '').splitlines():
         parser.warn(f'systemd-analyze verify: {line}')
+    if not of_user and (why_not := unit.install_catalog()) is not None:
+        parser.warn(f'{catalog.FILE}, which explains our messages to `journalctl -x`: {why_not}')
     return 0
 
 

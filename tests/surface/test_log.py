@@ -24,18 +24,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sergeant_linux.log import QUEUE_LIMIT, JsonFormatter, StderrHandler, TextFormatter, detach, make_logger
+from sergeant_linux.catalog import MESSAGES
+from sergeant_linux.formats import JournalFormatter, JournalLineFormatter, JsonFormatter, TextFormatter
+from sergeant_linux.kernel import journal
+from sergeant_linux.kernel.stderr import Stderr
+from sergeant_linux.log import QUEUE_LIMIT, LogHandler, detach, lines, make_logger
 
 LOST = re.compile(r'(\d+) log lines were lost: stderr was full')
 
 
 @contextlib.contextmanager
-def handler_where_stderr_is(fd: int) -> Iterator[StderrHandler]:
+def handler_where_stderr_is(fd: int, formatter: logging.Formatter | None = None) -> Iterator[LogHandler]:
     """A handler made while fd 2 leads where `fd` leads."""
     saved = os.dup(2)
     os.dup2(fd, 2)
     try:
-        handler = StderrHandler()
+        handler = LogHandler(Stderr(), lines(formatter or logging.Formatter()))
     finally:
         os.dup2(saved, 2)
         os.close(saved)
@@ -85,7 +89,7 @@ def record(message: object, *args: object, **extra: object) -> logging.LogRecord
     )
 
 
-def read_out(pipe: Pipe, handler: StderrHandler) -> str:
+def read_out(pipe: Pipe, handler: LogHandler) -> str:
     """Read and let the handler write, as its loop would, until nothing is left."""
     read = b''
     while True:
@@ -344,7 +348,7 @@ def test_a_terminal_that_stops_its_background_writers_does_not_signal_the_superv
             if writer == 0:
                 os.setpgid(0, 0)
                 signal.signal(signal.SIGTTOU, lambda *_: os._exit(9))
-                logger, handler = make_logger('info', 'text')
+                logger, handler = make_logger('info', 'text', 'pool', {})
                 logger.info('from the background')
                 os._exit(0)
             os._exit(os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]))
@@ -364,7 +368,7 @@ def test_a_closed_stderr_is_no_error() -> None:
         import os
         from sergeant_linux.log import make_logger
 
-        logger, handler = make_logger('info', 'text')
+        logger, handler = make_logger('info', 'text', 'pool', {})
         logger.info('for nobody')
         print(handler.wants_write, os.readlink(f'/proc/self/fd/{handler.fileno()}'))
     """
@@ -383,8 +387,7 @@ def test_a_pipe_of_another_user_which_can_not_be_opened_makes_nobody_wait_either
             os.open('/proc/self/fd/2', os.O_WRONLY)
         except PermissionError:
             print('refused')
-        logger, handler = make_logger('info', 'text')
-        handler.setFormatter(None)
+        logger, handler = make_logger('info', 'text', 'pool', {})
         for number in range(50):
             logger.info(f'{number} ' + 'x' * 10_000)
         print(handler.wants_write, flush=True)
@@ -402,7 +405,8 @@ def test_a_pipe_of_another_user_which_can_not_be_opened_makes_nobody_wait_either
         while read.count(b'\n') < 50 and select.select([pipe.reader], [], [], 20.0)[0]:
             read += pipe.read()
     assert process.returncode == 0
-    assert read.decode().splitlines() == [f'{number} {"x" * 10_000}' for number in range(50)]
+    told = [line.partition(' INFO     ')[2] for line in read.decode().splitlines()]
+    assert told == [f'{number} {"x" * 10_000}' for number in range(50)]
 
 
 # The end
@@ -476,8 +480,7 @@ def test_text_that_utf_8_has_no_bytes_for_is_escaped(pipe: Pipe) -> None:
 def test_a_record_whose_arguments_do_not_fit_its_message_is_logged_as_that(
     pipe: Pipe, formatter: logging.Formatter, capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with handler_where_stderr_is(pipe.writer) as handler:
-        handler.setFormatter(formatter)
+    with handler_where_stderr_is(pipe.writer, formatter) as handler:
         handler.handle(record('%d workers', 'four'))
 
         assert b'test_log.py:1 has no text: TypeError' in pipe.read()
@@ -568,13 +571,156 @@ def test_json_takes_whatever_a_record_holds() -> None:
     assert line['circle'] == ['[[...]]']
 
 
+# The journal
+
+
+def listening(place: str) -> socket.socket:
+    """A socket where the journal's would be; nobody reads it but the test."""
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    opened.bind(place)
+    return opened
+
+
+@pytest.fixture
+def place() -> Iterator[str]:
+    path = f'/tmp/journal-{os.urandom(8).hex()}'
+    yield path
+    Path(path).unlink(missing_ok=True)
+
+
+def entry_of(logged: logging.LogRecord) -> dict[str, str]:
+    """The entry, whose names must each be there once, and such as the journal takes from us."""
+    fields = list(JournalFormatter('crawl').entry(logged))
+    assert all(re.fullmatch('[A-Z][A-Z0-9_]{0,63}', name) for name, _ in fields)
+    assert len(dict(fields)) == len(fields)
+    return dict(fields)
+
+
+def test_an_entry_has_the_message_its_priority_and_who_we_are() -> None:
+    assert entry_of(record('worker(%d)\nhas stopped', 7)) == {
+        'MESSAGE': 'worker(7)\nhas stopped', 'PRIORITY': '6', 'SYSLOG_IDENTIFIER': 'crawl', 'LOGGER': 'Supervisor',
+    }
+
+
+@pytest.mark.parametrize(('level', 'priority'), [
+    (logging.DEBUG, '7'), (logging.INFO, '6'), (logging.WARNING, '4'), (logging.ERROR, '3'), (logging.CRITICAL, '2'),
+    (logging.INFO + 5, '6'), (99, '2'),
+])
+def test_the_priority_of_an_entry_is_syslogs(level: int, priority: str) -> None:
+    assert entry_of(logging.LogRecord('Supervisor', level, __file__, 1, 'told', None, None))['PRIORITY'] == priority
+
+
+def test_an_entry_has_the_event_with_its_message_id_and_each_known_fact_as_a_field() -> None:
+    entry = entry_of(record(
+        'ended', event='worker-exit', summary={'return_code': 1, 'exception': 'é'},
+        supervisor={'worker_module_name': 'crawl_worker', 'max_worker_memory_usage': None},
+        fields={'slot': 3, 'result': 'oom-kill', 'signal': None, 'uptime_seconds': 12.5,
+                'memory': {'peak_bytes': 7, 'oom_scope': 'worker'}, 'of weird-name': [1, None]},
+    ))  # fmt: skip
+
+    assert entry['MESSAGE_ID'] == MESSAGES['worker-exit'].id
+    ours = {name.removeprefix('SERGEANT_'): value for name, value in entry.items() if name.startswith('SERGEANT_')}
+    assert ours == {
+        'EVENT': 'worker-exit', 'SLOT': '3', 'RESULT': 'oom-kill', 'UPTIME_SECONDS': '12.5', 'MEMORY_PEAK_BYTES': '7',
+        'MEMORY_OOM_SCOPE': 'worker', 'OF_WEIRD_NAME': '[1, null]', 'WORKER_MODULE_NAME': 'crawl_worker',
+        'SUMMARY': '{"return_code": 1, "exception": "\\u00e9"}',
+    }
+
+
+def test_an_entry_has_the_traceback_below_its_message() -> None:
+    try:
+        raise ValueError('no')
+    except ValueError as error:
+        logged = logging.LogRecord('Supervisor', logging.ERROR, __file__, 1, 'broken', None, (ValueError, error, None))
+
+    assert entry_of(logged)['MESSAGE'] == 'broken\nValueError: no'
+
+
+def test_each_line_for_the_stream_of_the_journal_has_its_priority() -> None:
+    assert JournalLineFormatter().format(record('two\nlines')) == '<6>two\n<6>lines'
+
+
+def test_a_full_journal_makes_nobody_wait_and_gets_the_rest_and_the_count_of_what_was_lost(place: str) -> None:
+    with listening(place) as reader:
+        handler = LogHandler(journal.JournalSocket(place), lambda record: record.getMessage().encode())
+        with contextlib.closing(handler):
+            for number in range(5000):
+                handler.handle(record(f'{number} ' + 'x' * 1000))
+            assert handler.wants_write
+            got = []
+            while handler.wants_write or not got:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        got.append(reader.recv(4096).decode())
+                handler.write_some()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    got.append(reader.recv(4096).decode())
+
+    *told, last = got
+    lost = re.fullmatch('([0-9]+) log lines were lost: the journal was full', last)
+    assert lost is not None
+    assert [int(line.split()[0]) for line in told] == list(range(5000 - int(lost[1])))
+
+
+def test_lines_that_no_journal_takes_any_more_are_counted_for_the_next_one(place: str) -> None:
+    with listening(place):
+        handler = LogHandler(journal.JournalSocket(place), lambda record: record.getMessage().encode())
+    with contextlib.closing(handler):
+        os.unlink(place)
+        for _ in range(3):
+            handler.handle(record('lost'))
+        assert not handler.wants_write
+
+        with listening(place) as another:
+            handler.handle(record('hello'))
+
+            assert another.recv(4096) == b'3 log lines were lost: the journal was full'
+            assert another.recv(4096) == b'hello'
+
+
+@pytest.mark.skipif(os.path.exists(journal.SOCKET), reason='this machine has a journal')
+@pytest.mark.parametrize('format', ['auto', 'journal'])
+def test_where_the_journal_can_not_be_reached_the_log_is_on_stderr_and_says_so(format: str) -> None:
+    script = """
+        import os, sys
+        from sergeant_linux.log import make_logger
+
+        if sys.argv[1] == 'auto':
+            status = os.fstat(2)
+            os.environ['JOURNAL_STREAM'] = f'{status.st_dev}:{status.st_ino}'
+        logger, handler = make_logger('info', sys.argv[1], 'pool', os.environ)
+        logger.error('hello')
+    """
+    done = run_script(script, format, stderr=subprocess.PIPE)
+
+    why, hello = done.stderr.splitlines()
+    assert f'the journal can not be reached ({journal.SOCKET}), the log is on stderr: ' in why
+    if format == 'auto':
+        assert why.startswith('<4>')
+        assert hello == '<3>hello'
+    else:
+        assert hello.endswith(' ERROR    hello')
+
+
+def test_auto_is_text_where_stderr_is_not_the_journal() -> None:
+    script = """
+        import os
+        from sergeant_linux.log import make_logger
+
+        logger, handler = make_logger('info', 'auto', 'pool', {**os.environ, 'JOURNAL_STREAM': '1:1'})
+        logger.error('hello')
+    """
+    assert run_script(script, stderr=subprocess.PIPE).stderr.endswith(' ERROR    hello\n')
+
+
 # The logger
 
 def test_the_logger_is_the_ancestors_and_passes_its_records_on(pipe: Pipe) -> None:
     saved = os.dup(2)
     os.dup2(pipe.writer, 2)
     try:
-        logger, handler = make_logger('warning', 'json')
+        logger, handler = make_logger('warning', 'json', 'pool', {})
     finally:
         os.dup2(saved, 2)
         os.close(saved)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from sergeant_linux import unit
+from sergeant_linux import catalog, unit
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.names import LONGEST_PATH
 from sergeant_linux.unit import Plan, Unwritable, argument, as_text, escape, memory_for, runtime_directory
@@ -449,3 +449,18 @@ def test_nobody_who_reads_on_is_no_error() -> None:
     )
     assert done.stderr == ''
 
+
+# The journal.
+
+
+@pytest.mark.parametrize(('name', 'identifier'), [
+    (None, 'sergeant-linux'), ('crawl', 'crawl'), ('100% pure', '100%% pure'), ('odd\\', 'sergeant-linux'),
+])
+def test_what_workers_print_is_found_by_the_name_of_the_pool(name: str | None, identifier: str) -> None:
+    text = as_text(plan(knobs={'name': name}))
+
+    assert settings(text)['SyslogIdentifier'] == [identifier]
+
+
+def test_the_catalog_is_printed_whatever_else_is_missing() -> None:
+    assert printed('--catalog') == catalog.as_text()

@@ -5,6 +5,7 @@ for. Consequence: what is to come by itself is looked for until it is there, wit
 """
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ class Unit:
         self.file = UNITS / self.name
         self.drop_ins = UNITS / f'{self.name}.d'
         # another test may have had a unit of this name
-        self._begin = run('journalctl', '--lines=0', '--show-cursor').rpartition('-- cursor: ')[2].strip()
+        self.since = f'--since=@{time.time():.6f}'
 
     def install(self, text: str) -> None:
         self.file.write_text(text)
@@ -67,7 +68,7 @@ class Unit:
     def journal(self) -> list[str]:
         """Return what its processes have logged since this object is there."""
         run('journalctl', '--sync')
-        only = ['--quiet', '--output=cat', f'--after-cursor={self._begin}', f'_SYSTEMD_UNIT={self.name}']
+        only = ['--quiet', '--output=cat', self.since, f'_SYSTEMD_UNIT={self.name}']
         return run('journalctl', *only).splitlines()
 
     def records(self, event: str) -> list[dict[str, Any]]:
