@@ -106,7 +106,7 @@ class Loop:
             return ForkServer(self._policy, self.pool_name, birth_comm, environ, host.nofile, conditions, rng)
 
         self._generations = Generations(
-            self._pool, self._poller, journal, make_server, self._obey, self._stragglers
+            self._pool, self._poller, journal, make_server, self.obey, self._stragglers
         )
         self._graves = Graves()
         self._leaves: Leaves | None = None
@@ -165,7 +165,7 @@ class Loop:
         if not self._undertaker.wait_until_at_work(HELPER_PATIENCE):
             raise hosts.CantRun('the undertaker does not come to work')
         self._undertakers_keeper.watch()
-        self._obey(self._pool.start(time.monotonic()))
+        self.obey(self._pool.start(time.monotonic()))
 
     def _open_control_socket(self) -> None:
         """Take the pool's name and listen under it. Raises `CantRun` where what was asked for by name isn't to be had;
@@ -226,7 +226,7 @@ class Loop:
         if self._child_ended:
             self._child_ended = False
             self._reap_strangers()
-        self._obey(self._pool.elapse(now))
+        self.obey(self._pool.elapse(now))
         self._generations.elapse(now)
         for keeper in self._keepers:
             keeper.elapse(now)
@@ -264,7 +264,7 @@ class Loop:
     # Facts in.
 
     def _happened(self, event: LifeEvent) -> None:
-        self._obey(self._pool.handle(event, time.monotonic()))
+        self.obey(self._pool.handle(event, time.monotonic()))
 
     def _found(self, findings: Iterable[LifeEvent | NearLimit]) -> None:
         for finding in findings:
@@ -340,7 +340,7 @@ class Loop:
 
     # Commands out.
 
-    def _obey(self, commands: Iterable[Command]) -> None:
+    def obey(self, commands: Iterable[Command]) -> None:
         """Carry out commands; what happens meanwhile is carried out after them."""
         busy = bool(self._todo)
         self._todo.extend(commands)
@@ -372,11 +372,11 @@ class Loop:
             case Drain(life):
                 heard = self._alive[life].say({'type': 'drain'})
                 # one that has closed its gate (os.closerange in a task) can be told by a signal only
-                self._signal(life, signal.SIGURG if heard else signal.SIGTERM)
+                self.signal(life, signal.SIGURG if heard else signal.SIGTERM)
             case Terminate(life):
-                self._signal(life, signal.SIGTERM)
+                self.signal(life, signal.SIGTERM)
             case Kill(life):
-                self._signal(life, signal.SIGKILL)
+                self.signal(life, signal.SIGKILL)
             case EndStragglers(life):
                 self._end_stragglers(self._dead[life])
             case StartGeneration(generation):
@@ -408,7 +408,8 @@ class Loop:
             life, theirs, leaf, page=page.fd if page else None, stacks=stacks_end
         )
 
-    def _signal(self, life: int, signum: int) -> None:
+    def signal(self, life: int, signum: int) -> None:
+        """Signal the worker of this life, if it is there."""
         lifeline = self._alive.get(life)
         if lifeline is not None and lifeline.process is not None:
             with suppress(PermissionError):  # it has become a program of another uid, set-user-ID root
@@ -416,18 +417,10 @@ class Loop:
 
     # What the desk asks for.
 
-    def obey(self, commands: Iterable[Command]) -> None:
-        """Carry out what the pool has decided."""
-        self._obey(commands)
-
-    def signal(self, life: int, signum: int) -> None:
-        """Signal the worker of this life."""
-        self._signal(life, signum)
-
     def dump(self, life: int, done: Callable[[str | None], None]) -> None:
         """Ask a worker for its stacks; `done` gets them, None when it has given none."""
         lifeline = self._alive[life]
-        self._stacks.ask(life, lifeline.stacks, partial(self._signal, life, signal.SIGWINCH), done, time.monotonic())
+        self._stacks.ask(life, lifeline.stacks, partial(self.signal, life, signal.SIGWINCH), done, time.monotonic())
 
     def stop(self, *, now: bool) -> None:
         """Stop the pool, as a signal would."""
@@ -437,7 +430,7 @@ class Loop:
             self._stop_signals += 1
             message = 'a request was received, triggering a stopping process'
             self._journal.note(logging.INFO, message, 'stop', signal=None)
-            self._obey(self._pool.stop(time.monotonic()))
+            self.obey(self._pool.stop(time.monotonic()))
 
     def change_policy(self, policy: Policy) -> None:
         """Go by this policy from now on. Raises OSError when the kernel refuses a limit."""
@@ -492,7 +485,7 @@ class Loop:
                 if self._stop_signals == 1:
                     message = f'{name} was received, triggering a stopping process'
                     self._journal.note(logging.INFO, message, 'stop', signal=name)
-                    self._obey(self._pool.stop(now))
+                    self.obey(self._pool.stop(now))
                 else:
                     self._kill_now(name)
             elif signum in hosts.KILL:
@@ -500,15 +493,15 @@ class Loop:
             elif signum in hosts.STATUS:
                 self._status.tell(self._journal)
             elif signum in hosts.RELOAD:
-                self._obey(self._pool.reload(now))
+                self.obey(self._pool.reload(now))
             elif signum in hosts.MORE:
-                self._obey(self._pool.scale(+1, now))
+                self.obey(self._pool.scale(+1, now))
             elif signum in hosts.FEWER:
-                self._obey(self._pool.scale(-1, now))
+                self.obey(self._pool.scale(-1, now))
 
     def _kill_now(self, name: str) -> None:
         self._journal.note(logging.WARNING, f'{name} was received, killing all workers now', 'kill', signal=name)
-        self._obey(self._pool.kill(time.monotonic()))
+        self.obey(self._pool.kill(time.monotonic()))
 
     def _warn_of_hidden_stragglers(self) -> None:
         message = (
@@ -613,7 +606,7 @@ class Loop:
     def _pool_is_lost(self) -> None:
         """An error of our own: end every worker without asking the core."""
         for life in self._alive:
-            self._signal(life, signal.SIGKILL)
+            self.signal(life, signal.SIGKILL)
         for lifeline in list(self._alive.values()):
             assert lifeline.process is not None
             lifeline.process.exited(HELPER_PATIENCE)

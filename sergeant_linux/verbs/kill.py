@@ -6,7 +6,7 @@ from typing import Final
 
 from sergeant_linux.terminal import clean
 from sergeant_linux.verbs.parser import Parser
-from sergeant_linux.verbs.pool import DONE, add_pool, add_slot, ask, connect, help_text, say, say_object
+from sergeant_linux.verbs.pool import add_pool, add_slot, ask, connect, help_text, say_done
 
 HELP: Final = help_text(
     '3', '3 --signal USR1',
@@ -37,8 +37,4 @@ def _signal(text: str) -> str | int:
 def run(args: argparse.Namespace) -> int:
     with connect(args) as client:
         done = ask(client, 'kill', slot=args.slot, signal=args.signal)
-    if args.json:
-        say_object(done)
-    else:
-        say(f'slot {done["slot"]}: sent {clean(done["signal"])} to pid {done["pid"]}')
-    return DONE
+    return say_done(args, done, lambda: f'slot {done["slot"]}: sent {clean(done["signal"])} to pid {done["pid"]}')

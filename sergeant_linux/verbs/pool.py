@@ -199,6 +199,15 @@ def say_object(data: object) -> None:
     sys.stdout.write(json.dumps(data, indent=2) + '\n')
 
 
+def say_done(args: argparse.Namespace, answer: Mapping[str, Any], in_words: Callable[[], str]) -> int:
+    """Print what has been done, as `--json` wants it or in words, and return the exit status."""
+    if args.json:
+        say_object(answer)
+    else:
+        say(in_words())
+    return DONE
+
+
 def _names(prefix: str, **_: object) -> list[str]:
     """Return the names of the pools of this host, for a shell that completes."""
     return [pool.name for pool in names.pools(os.environ) if pool.name.startswith(prefix)]

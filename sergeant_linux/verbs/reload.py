@@ -4,7 +4,7 @@ import argparse
 from typing import Final
 
 from sergeant_linux.verbs.parser import Parser
-from sergeant_linux.verbs.pool import DONE, add_pool, ask, connect, follow, help_text, say, say_object
+from sergeant_linux.verbs.pool import add_pool, ask, connect, follow, help_text, say_done
 from sergeant_linux.verbs.progress import Progress
 
 HELP: Final = help_text(
@@ -26,10 +26,5 @@ def run(args: argparse.Namespace) -> int:
             done = ask(client, 'reload', wait=False)
         else:
             done = follow(client, 'reload', Progress(quiet=args.json), wait=True)
-    if args.json:
-        say_object(done)
-    elif args.no_wait:
-        say(f'generation {done["generation"]} is on its way')
-    else:
-        say(f'generation {done["generation"]} runs, {done["changed"]} workers replaced')
-    return DONE
+    how_far = 'is on its way' if args.no_wait else 'runs, {changed} workers replaced'
+    return say_done(args, done, lambda: f'generation {done["generation"]} {how_far.format_map(done)}')

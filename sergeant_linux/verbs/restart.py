@@ -8,7 +8,6 @@ from typing import Final
 
 from sergeant_linux.verbs.parser import Parser
 from sergeant_linux.verbs.pool import (
-    DONE,
     FAILED,
     Trouble,
     add_pool,
@@ -17,8 +16,7 @@ from sergeant_linux.verbs.pool import (
     connect,
     follow,
     help_text,
-    say,
-    say_object,
+    say_done,
     seconds,
 )
 from sergeant_linux.verbs.progress import Progress
@@ -46,12 +44,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             with _at_most(args.timeout):
                 done = follow(client, 'restart', Progress(quiet=args.json), slots=slots, wait=True)
-    if args.json:
-        say_object(done)
-    else:
-        which = ', '.join(map(str, done['slots'])) or 'none'
-        say(f'slots on their way: {which}' if args.no_wait else f'slots restarted: {which}')
-    return DONE
+    what = 'on their way' if args.no_wait else 'restarted'
+    return say_done(args, done, lambda: f'slots {what}: {", ".join(map(str, done["slots"])) or "none"}')
 
 
 @contextmanager

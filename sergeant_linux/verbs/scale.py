@@ -5,7 +5,7 @@ import re
 from typing import Final
 
 from sergeant_linux.verbs.parser import Parser
-from sergeant_linux.verbs.pool import DONE, add_pool, ask, connect, help_text, say, say_object
+from sergeant_linux.verbs.pool import add_pool, ask, connect, help_text, say_done
 
 HELP: Final = help_text(
     '8', '+2', '-1', more='The pool keeps it until it stops; what it was started with is not changed.', _1=''
@@ -29,8 +29,4 @@ def _count(text: str) -> dict[str, int]:
 def run(args: argparse.Namespace) -> int:
     with connect(args) as client:
         done = ask(client, 'scale', **args.count)
-    if args.json:
-        say_object(done)
-    else:
-        say(f'{done["before"]} -> {done["after"]} workers')
-    return DONE
+    return say_done(args, done, lambda: f'{done["before"]} -> {done["after"]} workers')

@@ -6,7 +6,7 @@ from typing import Final
 from sergeant_linux.terminal import clean
 from sergeant_linux.verbs.options import complete, knob, option
 from sergeant_linux.verbs.parser import Parser
-from sergeant_linux.verbs.pool import DONE, add_pool, ask, connect, help_text, say, say_object
+from sergeant_linux.verbs.pool import add_pool, ask, connect, help_text, say_done
 
 HELP: Final = help_text(
     'timeout-stop 30s', 'max-worker-memory-usage 512M',
@@ -27,8 +27,6 @@ def add_arguments(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     with connect(args) as client:
         done = ask(client, 'set', key=args.key, value=args.value)
-    if args.json:
-        say_object(done)
-    else:
-        say(f'{option(clean(done["key"]))}: {clean(done["before"])} -> {clean(done["after"])}')
-    return DONE
+    return say_done(
+        args, done, lambda: f'{option(clean(done["key"]))}: {clean(done["before"])} -> {clean(done["after"])}'
+    )

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sergeant_linux import figures, names
 from sergeant_linux.terminal import Live, clean
 from sergeant_linux.verbs.parser import Parser
-from sergeant_linux.verbs.pool import DONE, add_pool, ask, connect, follow, help_text, say, say_object
+from sergeant_linux.verbs.pool import add_pool, ask, connect, follow, help_text, say_done
 
 HELP: Final = help_text(
     '', '--now',
@@ -51,13 +51,8 @@ def run(args: argparse.Namespace) -> int:
             with _Busy(quiet=args.json) as busy:
                 done = follow(client, 'stop', busy, now=args.now, wait=True)
             _wait_for_name(names.lock_path(client.path), lock)
-    if args.json:
-        say_object(done)
-    elif args.no_wait:
-        say('the pool is stopping')
-    else:
-        say(f'the pool has stopped, exit status {done.get("status")}')
-    return DONE
+    what = 'is stopping' if args.no_wait else f'has stopped, exit status {done.get("status")}'
+    return say_done(args, done, lambda: f'the pool {what}')
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -300,7 +300,7 @@ class RealKernel(Hears):
     def obey(self, *orders: Order) -> None:
         for order in orders:
             self._witness.shadow.obey(order)
-            self._loop._obey([order])
+            self._loop.obey([order])
 
     def _go_on(self) -> None:
         self._witness.patience_ends = time.monotonic() + DEADLINE
