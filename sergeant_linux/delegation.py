@@ -2,11 +2,12 @@
 
 Facts: a cgroup has one writer (systemd's rule, CGROUP_DELEGATION): below one that systemd did not delegate, nothing
 may be made even by root, who could. systemd marks what it delegates (xattr user.delegate); with DelegateSubgroup= the
-process is one below that. In a cgroup namespace of its own the root is what the container has. On a host without a
-manager root may use what is below its own cgroup.
+process is one below that. A user's own manager (user@UID.service) has such a mark on its own cgroup, where it is the
+one writer, and can put none on its units. In a cgroup namespace of its own the root is what the container has. On a
+host without a manager root may use what is below its own cgroup.
 Consequence: the home is looked for in this order: what was asked for by name, the nearest delegated cgroup upwards,
-the namespace's root, the own cgroup where no manager is. Whether it can be used is then decided by doing: a probe is
-made and removed.
+or, where that is a user's manager, the unit that we are in, if the manager says that it is delegated; the namespace's
+root; the own cgroup where no manager is. Whether it can be used is then decided by doing: a probe is made and removed.
 Price: a delegation that is marked in no way (OpenRC, runit, old systemd) must be named: --cgroup-root.
 """
 
@@ -16,6 +17,7 @@ import secrets
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import takewhile
 from typing import Final
 
 from sergeant_linux import surroundings
@@ -67,7 +69,7 @@ def candidate(named: str | None) -> Home:
         raise NotOurs(*_why_not_seen())
     for cgroup in here.walk_up():
         if cgroup.is_delegated():
-            return Home(cgroup, Title.DELEGATED)
+            return Home(_unit_of_user(here, cgroup) or cgroup, Title.DELEGATED)
     top = Cgroup(here.top, here.top)
     if not top.is_hierarchy_root and not surroundings.systemd_is_running():
         return Home(top, Title.NAMESPACE)
@@ -79,6 +81,23 @@ def candidate(named: str | None) -> Home:
     if here.name == SUPERVISOR and parent is not None and not parent.is_hierarchy_root:
         here = parent  # a neighbour has moved us there together with its own processes
     return Home(here, Title.UNMANAGED)
+
+
+def _unit_of_user(here: Cgroup, delegated: Cgroup) -> Cgroup | None:
+    """Return the unit that we are in, where what is delegated is a user's manager; None where it is none. Raises
+    `NotOurs` when the unit is not delegated itself."""
+    if not surroundings.is_user_manager(delegated.name):
+        return None
+    way = list(takewhile(lambda cgroup: cgroup != delegated, here.walk_up()))
+    unit = next((cgroup for cgroup in reversed(way) if not cgroup.name.endswith('.slice')), here)
+    try:
+        is_ours = surroundings.is_delegated_by_user_manager(unit.path)
+    except surroundings.NoAnswer as error:
+        reason = f"{unit.path} is managed by systemd, and the user's manager does not say whether it is delegated"
+        raise NotOurs(f'{reason} ({error})', what_delegates()) from None
+    if not is_ours:
+        raise NotOurs(f'{unit.path} is managed by systemd and not delegated', what_delegates())
+    return unit
 
 
 def _named(path: str) -> Cgroup:

@@ -2,12 +2,15 @@
 
 Facts: nothing tells for certain that a process is in a container; who makes one leaves a mark (systemd-detect-virt(1)
 and its source collect them), and else there is a pid namespace that isn't the first one of this kernel. Unit names
-stand in the path of the cgroup (systemd.resource-control(5)).
-Consequence: it is told to people, and picks the words of an advice; nothing that a pool does depends on it.
+stand in the path of the cgroup (systemd.resource-control(5)). A user's own manager has a cgroup that is marked as
+delegated, to it; it can't mark what it delegates itself, so only it can tell (seen in 252, and no later one does).
+Consequence: all but that is told to people, and picks the words of an advice; nothing else that a pool does depends on
+it.
 """
 
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -21,9 +24,15 @@ FIRST_PID_NAMESPACE: Final = 'pid:[4026531836]'
 
 SYSTEMCTL_PATIENCE: Final = 3.0
 
+_USER_MANAGER: Final = re.compile(r'user@\d+\.service')
+
 _MARKS: Final = {'/run/.containerenv': 'podman', '/.dockerenv': 'docker'}
 _NAMES: Final = ('/run/host/container-manager', '/run/systemd/container')
 """What the maker of a container, and the systemd in it, write its name into."""
+
+
+class NoAnswer(Exception):
+    """A manager of services did not tell; the text says why not."""
 
 
 class Unit(NamedTuple):
@@ -72,20 +81,41 @@ def unit(cgroup: str) -> Unit | None:
     name = unit_name(cgroup)
     if name is None or not systemd_is_running():
         return None
-    import subprocess  # here: the supervisor itself has no use for it
-
-    of_user = re.search(r'/user@\d+\.service/', cgroup) is not None
-    wanted = 'OOMPolicy', 'KillMode', 'TimeoutStopUSec'
-    command = ['systemctl', *['--user'] * of_user, 'show', *(f'--property={each}' for each in wanted), '--', name]
+    of_user = any(map(is_user_manager, cgroup.split('/')[:-1]))
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMCTL_PATIENCE)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    said = dict(line.partition('=')[::2] for line in answer.stdout.splitlines())
+        said = _show(name, ('OOMPolicy', 'KillMode', 'TimeoutStopUSec'), of_user=of_user)
+    except NoAnswer:
+        said = {}
     timeout = None
     with suppress(ValueError):
         timeout = parse_span(said.get('TimeoutStopUSec', ''))
     return Unit(name, said.get('OOMPolicy') or None, said.get('KillMode') or None, timeout)
+
+
+def is_user_manager(name: str) -> bool:
+    """Whether a cgroup of this name is that of a user's own manager."""
+    return _USER_MANAGER.fullmatch(name) is not None
+
+
+def is_delegated_by_user_manager(cgroup: str) -> bool:
+    """Return whether a user's manager says that it has delegated the unit whose cgroup this is. Raises `NoAnswer`."""
+    said = _show(os.path.basename(cgroup), ('Delegate', 'ControlGroup'), of_user=True)
+    return said.get('Delegate') == 'yes' and cgroup.endswith(said.get('ControlGroup') or '/')
+
+
+def _show(name: str, wanted: Sequence[str], *, of_user: bool) -> dict[str, str]:
+    """Return properties of a unit, as far as its manager tells them. Raises `NoAnswer`."""
+    import subprocess  # here: few have use for it
+
+    command = ['systemctl', *['--user'] * of_user, 'show', *(f'--property={each}' for each in wanted), '--', name]
+    environ = {'XDG_RUNTIME_DIR': f'/run/user/{os.geteuid()}', **os.environ}
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMCTL_PATIENCE, env=environ)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NoAnswer(str(error)) from None
+    if answer.returncode != 0:
+        raise NoAnswer(' '.join(answer.stderr.split()) or f'systemctl has ended with status {answer.returncode}')
+    return dict(line.partition('=')[::2] for line in answer.stdout.splitlines())
 
 
 def _first_line(path: str) -> str:

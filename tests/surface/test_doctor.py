@@ -409,6 +409,7 @@ def folder() -> Iterator[Path]:
 
 
 SYSTEMCTL: Final = """#!/bin/sh
+[ "$*" = "--user show --property=Delegate --property=ControlGroup -- $UNIT" ] && printf '%s\\n' $DELEGATES && exit
 [ "$*" = "${MANAGER}show --property=OOMPolicy --property=KillMode --property=TimeoutStopUSec -- $UNIT" ] || exit 1
 printf '%s\\n' $SAYS
 """
@@ -462,6 +463,40 @@ def test_a_unit_of_a_user_is_asked_for_at_the_users_own_manager(other_cgroup: Cg
         unit.remove()
         manager.remove()
     assert told['systemd']['remedy'] == 'in the unit: OOMPolicy=continue'
+
+
+@pytest.fixture
+def unit_of_user(other_cgroup: Cgroup) -> Iterator[Cgroup]:
+    """The cgroup of a unit of a user's manager; that one's own is delegated."""
+    manager = other_cgroup.child('user@7.service')
+    slice_ = manager.child('app.slice')
+    unit = slice_.child('app.service')
+    for each in (manager, slice_, unit):
+        each.make()
+    os.setxattr(manager.path, 'user.delegate', b'1')
+    yield unit
+    for each in (unit, slice_, manager):
+        each.remove()
+
+
+def test_a_unit_of_a_user_is_ours_when_the_users_own_manager_says_so(unit_of_user: Cgroup, tmp_path: Path) -> None:
+    environ = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'UNIT': unit_of_user.name, 'MANAGER': '--user ', 'SAYS': ''}
+    start = in_unit(unit_of_user, tmp_path)
+    group = 'ControlGroup=/user@7.service/app.slice/app.service'
+
+    told = ask(start=start, DELEGATES=f'Delegate=yes {group}', **environ)
+    assert told['delegation']['detail'] == f'{unit_of_user.path} is ours to use: delegated by systemd'
+
+    told = ask(start=start, DELEGATES=f'Delegate=no {group}', **environ)
+    assert told['delegation']['detail'].startswith(f'{unit_of_user.path} is managed by systemd and not delegated')
+
+    # one of the same name, elsewhere
+    told = ask(start=start, DELEGATES='Delegate=yes ControlGroup=/user@8.service/app.slice/app.service', **environ)
+    assert told['delegation']['verdict'] == 'warn'
+
+    (tmp_path / 'systemctl').write_text('#!/bin/sh\necho No medium found >&2; exit 1\n')
+    told = ask(start=start, **environ)
+    assert told['delegation']['detail'].endswith('does not say whether it is delegated (No medium found)')
 
 
 # Cgroups as they are elsewhere

@@ -6,6 +6,7 @@ Consequence: outside of the lab they skip and say so. In the lab nothing may ski
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -26,6 +27,9 @@ PYTHON: Final = '/opt/lab/bin/python'
 DEADLINE: Final = 90.0
 """How long, in seconds, a test waits for something; the lab is slow, and shares a machine with others."""
 
+USER: Final = 'crawler'
+"""The lab's user without rights."""
+
 T = TypeVar('T')
 
 
@@ -44,10 +48,18 @@ def run(*command: str, check: bool = True, cwd: Path | None = None, told: Callab
     return done.stdout
 
 
+def as_user(*command: str) -> list[str]:
+    """Return a command that `USER` would give, who is logged in."""
+    user = pwd.getpwnam(USER)
+    who = [f'HOME={user.pw_dir}', f'USER={USER}', f'LOGNAME={USER}', f'XDG_RUNTIME_DIR=/run/user/{user.pw_uid}']
+    become = ['setpriv', f'--reuid={user.pw_uid}', f'--regid={user.pw_gid}', '--init-groups']
+    return [*become, 'env', '-i', f'PATH={os.environ["PATH"]}', 'LANG=C.UTF-8', *who, *command]
+
+
 def wait_until(look: Callable[[], T | None], what: str, told: Callable[[], str] = str) -> T:
     """Wait until `look` gives something true, and return it; when it doesn't, `told` says what is known."""
     deadline = time.monotonic() + DEADLINE
     while not (found := look()):
         assert time.monotonic() < deadline, f'waited {DEADLINE:g} s in vain for {what}\n{told()}'
-        time.sleep(0.05)
+        time.sleep(0.2)  # to look is not cheap, with one processor
     return found

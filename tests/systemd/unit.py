@@ -1,7 +1,8 @@
 """A unit of systemd, as its administrator sees it.
 
 Facts: systemctl talks to systemd and returns when a job is done, but an exit that nobody asked for has no job to wait
-for. Consequence: what is to come by itself is looked for until it is there, with a deadline.
+for. Consequence: what is to come by itself is looked for until it is there, with a deadline. A daemon-reload takes
+seconds in the lab, and systemd itself says when it needs one: not for a unit that it has not seen yet.
 """
 
 import json
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from tests.systemd.lab import run, wait_until
+from tests.systemd.lab import as_user, run, wait_until
 
 UNITS: Final = Path('/etc/systemd/system')
 
@@ -17,30 +18,41 @@ CGROUPS: Final = Path('/sys/fs/cgroup')
 
 
 class Unit:
-    """A service; `name` is without `.service`."""
+    """A service; `name` is without `.service`. `of_user`: of the manager of the lab's user."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, of_user: bool = False) -> None:
         self.name = f'{name}.service'
         self.file = UNITS / self.name
         self.drop_ins = UNITS / f'{self.name}.d'
+        self._systemctl = as_user('systemctl', '--user') if of_user else ['systemctl']
+        self._field = '_SYSTEMD_USER_UNIT' if of_user else '_SYSTEMD_UNIT'
         # another test may have had a unit of this name
+        run('journalctl', '--sync')
         self.since = f'--since=@{time.time():.6f}'
 
     def install(self, text: str) -> None:
         self.file.write_text(text)
-        run('systemctl', 'daemon-reload')
+        self._reload_if_needed()
 
     def add(self, text: str) -> None:
         """Add a drop-in to the unit."""
         self.drop_ins.mkdir(exist_ok=True)
         (self.drop_ins / f'{len(list(self.drop_ins.iterdir()))}.conf').write_text(text)
-        run('systemctl', 'daemon-reload')
+        self._reload_if_needed()
 
-    def systemctl(self, verb: str, *options: str) -> str:
-        return run('systemctl', verb, *options, self.name)
+    def _reload_if_needed(self) -> None:
+        if self.show('NeedDaemonReload') != 'no':
+            run('systemctl', 'daemon-reload')
+
+    def systemctl(self, verb: str, *options: str, check: bool = True) -> str:
+        return run(*self._systemctl, verb, *options, self.name, check=check, told=self.told)
 
     def start(self) -> None:
-        run('systemctl', 'start', self.name, told=self.told)
+        self.systemctl('start')
+
+    def begin(self) -> None:
+        """Begin to start it, and don't wait until it is active."""
+        self.systemctl('start', '--no-block')
 
     def stop(self) -> None:
         self.systemctl('stop')
@@ -50,7 +62,14 @@ class Unit:
         self.systemctl('kill', '--kill-whom=main', f'--signal={name}')
 
     def show(self, name: str) -> str:
-        return self.systemctl('show', '--value', f'--property={name}').strip()
+        return run(*self._systemctl, 'show', '--value', f'--property={name}', self.name).strip()
+
+    def shows(self, *names: str) -> tuple[str, ...]:
+        """Return several properties, all of the same moment."""
+        said = dict(
+            line.split('=', 1) for line in run(*self._systemctl, 'show', f'--property={",".join(names)}', self.name).splitlines()
+        )  # fmt: skip
+        return tuple(said[name] for name in names)
 
     def main_pid(self) -> int:
         return int(self.show('MainPID'))
@@ -67,9 +86,16 @@ class Unit:
 
     def journal(self) -> list[str]:
         """Return what its processes have logged since this object is there."""
+        return self._journal(f'{self._field}={self.name}')
+
+    def of_systemd(self) -> list[str]:
+        """Return what systemd has logged of it since this object is there."""
+        return self._journal('_PID=1', f'UNIT={self.name}')
+
+    def _journal(self, *fields: str) -> list[str]:
         run('journalctl', '--sync')
-        only = ['--quiet', '--output=cat', self.since, f'_SYSTEMD_UNIT={self.name}']
-        return run('journalctl', *only).splitlines()
+        # not --after-cursor=: among what matches, systemd 252 leaves out the first after it, too
+        return run('journalctl', '--quiet', '--output=cat', self.since, *fields).splitlines()
 
     def records(self, event: str) -> list[dict[str, Any]]:
         """Return the records of one event, for a pool with --log-format=json."""
@@ -82,7 +108,8 @@ class Unit:
 
     def told(self) -> str:
         """Return what there is to know when something did not come."""
-        return run('systemctl', 'status', '--no-pager', self.name, check=False) + '\n'.join(self.journal())
+        status = run(*self._systemctl, 'status', '--no-pager', self.name, check=False)
+        return status + '\n'.join([*self.of_systemd(), *self.journal()])
 
     def remove(self) -> None:
         """Stop it, and put away what was installed."""
@@ -92,4 +119,3 @@ class Unit:
             file.unlink(missing_ok=True)
         if self.drop_ins.is_dir():
             self.drop_ins.rmdir()
-        run('systemctl', 'daemon-reload')

@@ -31,19 +31,19 @@ def memory_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[int]:
-    """A redis-server on a free port of 127.0.0.1 that keeps nothing; gives the port."""
+def redis_server(folder: Path, port: int | None = None) -> Iterator[int]:
+    """A redis-server on a free port of 127.0.0.1, or on this one, that keeps nothing; gives the port."""
     program = shutil.which('redis-server')
     assert program is not None, 'redis-server is not installed (Debian, Ubuntu: apt-get install redis-server)'
     for _ in range(ATTEMPTS):
-        port = free_port()
-        options = f'--bind 127.0.0.1 --port {port} --appendonly no --save'.split()
+        listens_at = free_port() if port is None else port
+        options = f'--bind 127.0.0.1 --port {listens_at} --appendonly no --save'.split()
         command = [program, *options, '', '--dir', str(folder)]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert server.stdout is not None
             if any('Ready to accept connections' in line for line in server.stdout):
-                yield port
+                yield listens_at
                 return
         finally:
             server.kill()
