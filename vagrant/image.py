@@ -16,7 +16,9 @@ checkout is mounted when the lab boots.
 In the disk:
   /opt/lab           the Python environment: `/opt/lab/bin/python -m pytest`
   /srv/wheels        the wheels that it was made of, setuptools, and python-prctl's where it could be compiled
-  lab-base           the container's image, in podman's store: Debian with Python and /opt/lab, no systemd, no podman
+  /srv/debs          what the image of a pool installs by apt, as a repository; /srv/build: how apt and pip find it
+  lab-base           the container's image, in podman's store: Debian with Python and /opt/lab, no systemd, no podman;
+                     beside it, as layers that podman knows again, what a pool's Dockerfile does before it copies
   crawler            a user without rights
 """
 
@@ -24,6 +26,7 @@ import argparse
 import fcntl
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -34,7 +37,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 HERE = Path(__file__).resolve().parent
 
@@ -58,18 +61,24 @@ NOT_IN_CONTAINER = [
 """Packages whose files the container's image goes without; a name that isn't there does no harm."""
 
 NOT_IN_CONTAINER_EITHER = [
-    './srv/wheels', './var/lib/dpkg/info', './var/cache', './usr/lib/x86_64-linux-gnu/gconv', './usr/share/perl',
+    './srv/wheels', './srv/debs', './srv/build', './usr/lib/x86_64-linux-gnu/gconv', './usr/share/perl',
 ]  # fmt: skip
 """Folders."""
 
 NOT_UNPACKED = ['man', 'doc', 'info', 'locale', 'lintian']
 """Folders of /usr/share."""
 
-WHEELS = ['psutil>=5.9', 'sergeant==0.27.0', 'redis>=4.6', 'pytest>=8.2', 'pytest-timeout>=2.3', 'hypothesis>=6.100']
+WHEELS = [
+    *('psutil>=5.9', 'sergeant==0.27.0', 'redis>=4.6', 'PyYAML>=6.0'),
+    *('pytest>=8.2', 'pytest-timeout>=2.3', 'hypothesis>=6.100'),
+]
 """As pyproject.toml has them; what only checks the source isn't needed in the lab."""
 
-BUILD_WHEELS = ['setuptools>=77', 'wheel']
-"""For a wheel of this project to be built without a network."""
+BUILD_WHEELS = ['setuptools>=77', 'wheel', 'async-timeout>=4.0.2']
+"""For a wheel of this project to be built without a network; and what redis wants of the Python that a Debian has."""
+
+DEBS = ['gcc', 'libc6-dev', 'libcap-dev', 'libcap2']
+"""What the Dockerfile of a pool installs."""
 
 PRCTL = 'python-prctl>=1.8.1'
 
@@ -117,10 +126,33 @@ from sergeant_linux.cli import main
 sys.exit(main())
 """
 
+BUILD_FILES = {
+    'sources.list': 'deb [trusted=yes] file:/srv/debs ./\n',
+    'apt.conf': 'Acquire::Languages "none";\nDPkg::Options { "--force-unsafe-io"; };\n',
+    'pip.conf': (
+        '[global]\nno-index = true\nfind-links = /srv/wheels\ndisable-pip-version-check = true\n'
+        '[install]\nno-compile = true\n'
+    ),
+}
+"""In /srv/build."""
+
+IMAGE_OPTIONS = [
+    *('--format=docker', '--network=host', '--pull=never', '--build-arg=BASE=lab-base'),
+    *('--volume=/srv/debs:/srv/debs:ro', '--volume=/srv/wheels:/srv/wheels:ro'),
+    '--volume=/srv/build/sources.list:/etc/apt/sources.list:ro',
+    '--volume=/srv/build/apt.conf:/etc/apt/apt.conf.d/99build:ro',
+    '--volume=/srv/build/pip.conf:/etc/pip.conf:ro',
+]
+"""How podman builds the image of a pool in the lab, whose packages are all in the disk."""
+
 CUSTOMIZE = f"""\
 #!/bin/sh
 set -eu
 cd "$1"
+mkdir -p srv/debs srv/build
+APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get install -qq --yes --no-install-recommends --download-only \\
+	--reinstall -o Dir::Cache::Archives="$1/srv/debs/" {' '.join(DEBS)} > /dev/null
+rm -rf srv/debs/partial srv/debs/lock
 echo lab > etc/hostname
 echo '127.0.0.1 localhost lab' > etc/hosts
 : > etc/fstab
@@ -138,12 +170,15 @@ chroot . python3 -m venv --without-pip --system-site-packages /opt/lab
 """What mmdebstrap does at the end, with the tree as the argument."""
 
 IMPORT = (
-    "podman import --quiet --change 'ENV PATH=/opt/lab/bin:/usr/local/bin:/usr/bin:/bin' --change 'ENV LANG=C.UTF-8' "
-    '- lab-base'
+    "podman import --quiet --change 'ENV LANG=C.UTF-8' "
+    "--change 'ENV PATH=/opt/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - lab-base"
 )
 """Makes the container's image of an archive on standard input."""
 
-IMPORT_HERE = f"""\
+BUILD = f'podman build --quiet --isolation=chroot {shlex.join(IMAGE_OPTIONS)} - > /dev/null'
+"""Makes layers of a Dockerfile on standard input."""
+
+IN_TREE = """\
 set -eu
 mount --bind "$1" "$1"
 cd "$1"
@@ -152,9 +187,16 @@ mount -t tmpfs tmpfs run
 mount -t tmpfs tmpfs dev/shm
 mount -t tmpfs tmpfs sys
 mkdir -p sys/fs/cgroup
-exec chroot . {IMPORT} > /dev/null
+exec chroot . sh -c "$2"
 """
 """What is done in a mount namespace of its own; podman looks at the kind of file system in /sys/fs/cgroup."""
+
+DOCKERFILE = """\
+import sys
+from sergeant_linux.cli import main
+sys.exit(main(['deploy', 'dockerfile', '--worker-module=m', '--worker-class=C', '--concurrent-workers=1']))
+"""
+"""Prints what `sergeant-linux deploy` does; for a Python that needn't have anything installed."""
 
 IMPORT_IN_LAB = f"""\
 set -eu
@@ -217,9 +259,26 @@ def output(*command: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def first_steps() -> list[str]:
+    """Return the Dockerfile of a pool, a stage each, as far as it doesn't depend on the pool, nor on this project."""
+    environ = {**os.environ, 'PYTHONPATH': str(HERE.parent)}
+    text = subprocess.run(
+        [sys.executable, '-c', DOCKERFILE], env=environ, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    head, *stages = re.split('^(?=FROM )', text, flags=re.MULTILINE)
+    return [head + re.split('^(?=WORKDIR|COPY )', stage, flags=re.MULTILINE)[0] for stage in stages]
+
+
+def described(deb: Path) -> str:
+    """Return what a repository's index says of a package."""
+    fields = output('dpkg-deb', '--field', str(deb)).rstrip('\n')
+    digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+    return f'{fields}\nFilename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n\n'
+
+
 def key() -> str:
     """Return a name for what goes into the disk."""
-    recipe = Path(__file__).read_bytes() + release().encode()
+    recipe = ''.join([Path(__file__).read_text(), release(), *first_steps()]).encode()
     return hashlib.sha256(recipe).hexdigest()[:16]
 
 
@@ -296,6 +355,10 @@ class Build:
         )  # fmt: skip
         subprocess.run(['chroot', str(self.root), 'python3', '-m', 'compileall', '-q', '/opt/lab/lib'], check=True)
         shutil.copytree(self.wheels, self.root / 'srv/wheels', dirs_exist_ok=True)
+        debs = self.root / 'srv/debs'
+        (debs / 'Packages').write_text(''.join(described(each) for each in sorted(debs.glob('*.deb'))))
+        for name, text in BUILD_FILES.items():
+            (self.root / 'srv/build' / name).write_text(text)
 
     def make_container(self) -> bool:
         """Put the container's image into podman's store; where podman can't work here, its archive into the tree."""
@@ -311,14 +374,30 @@ class Build:
         left_out = [f'--exclude-from={listed}', *(f'--exclude={folder}' for folder in NOT_IN_CONTAINER_EITHER)]
         subprocess.run([*command, *left_out, '.'], check=True)
         with open(archive) as file:
-            here = ['unshare', '-m', 'sh', '-c', IMPORT_HERE, 'sh', str(self.root)]
-            attempt = subprocess.run(here, stdin=file, capture_output=True, text=True)
+            attempt = self.in_tree(f'{IMPORT} > /dev/null', stdin=file)
         if attempt.returncode:
             why = attempt.stderr.strip()[-300:]
             print(f"image: podman can't work here, it will in the lab ({why})", file=sys.stderr)
             shutil.rmtree(self.root / 'var/lib/containers', ignore_errors=True)
             archive.rename(self.root / 'srv/base.tar')
         return attempt.returncode == 0
+
+    def make_layers(self) -> None:
+        """Do what the Dockerfile of a pool does before it copies anything; where that can't be done here, the lab does
+        it, each time anew."""
+        for stage in first_steps():
+            with tempfile.TemporaryFile('w+') as file:
+                file.write(stage)
+                file.seek(0)
+                attempt = self.in_tree(BUILD, stdin=file)
+            if attempt.returncode:
+                why = (attempt.stderr or attempt.stdout).strip()[-300:]
+                print(f"image: podman can't build here, it will in the lab ({why})", file=sys.stderr)
+                return
+
+    def in_tree(self, script: str, stdin: IO[str]) -> 'subprocess.CompletedProcess[str]':
+        command = ['unshare', '-m', 'sh', '-c', IN_TREE, 'sh', str(self.root), script]
+        return subprocess.run(command, stdin=stdin, capture_output=True, text=True)
 
     def make_disk(self) -> None:
         command = ['mke2fs', '-q', '-t', 'ext4', '-d', str(self.root), '-F', str(self.disk), DISK]
@@ -395,6 +474,9 @@ def build(target: Path) -> None:
         step(started, 'the wheels are in it')
         finished = work.make_container()
         step(started, 'the container is packed')
+        if finished:
+            work.make_layers()
+            step(started, 'the layers are made')
         work.make_disk()
         if not finished:
             step(started, 'the disk is made; the first boot')
