@@ -82,7 +82,7 @@ def test_a_reload_rolls_to_new_code_and_one_that_is_broken_changes_nothing(crawl
 
 
 def test_a_stop_loses_no_task_and_may_take_longer_than_systemd_would_wait(crawl: Crawl, install: Install) -> None:
-    unit = install('crawl', crawl.text('--timeout-stop=10s'))
+    unit = install('crawl', crawl.text('--timeout-stop=16s'))
     unit.add('[Service]\nTimeoutStopSec=3\n')
     with crawl.broker() as queue:
         queue.push(*range(6))
