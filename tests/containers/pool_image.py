@@ -72,7 +72,7 @@ class Crawl:
         self._broker = redis.Redis(port=PORT)
 
     def close(self) -> None:
-        self._broker.close()
+        self._broker.connection_pool.disconnect()
 
     def permit(self, *tasks: int) -> None:
         """Let these tasks come to their end."""

@@ -95,7 +95,7 @@ def test_the_pool_is_process_1_without_rights_and_a_stop_loses_no_task(crawl: Cr
 def test_auto_is_the_share_of_what_the_container_has(crawl: Crawl, start: Run) -> None:
     flags = ('--worker-module=crawl_worker', '--worker-class=Worker', '--concurrent-workers=2', '--log-format=json')
     pool = start(
-        '--memory=256m', '--security-opt=unmask=/sys/fs/cgroup', flags=(*flags, '--max-worker-memory-usage=auto', '--memory-backend=cgroup'),
+        '--user=0:0', '--memory=256m', '--security-opt=unmask=/sys/fs/cgroup', flags=(*flags, '--max-worker-memory-usage=auto', '--memory-backend=cgroup'),
     )  # fmt: skip
 
     told = record(pool, 'auto')
