@@ -77,6 +77,7 @@ HAS_A_CGROUP_OF_ITS_OWN: Final = (
 )
 
 
+@pytest.mark.slow
 def test_fifty_times_in_a_row_the_kernel_kills_a_worker_at_its_limit_and_its_neighbour_stays(
     home: Cgroup, tmp_path: Path
 ) -> None:

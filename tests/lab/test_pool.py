@@ -68,6 +68,7 @@ def test_nothing_that_a_worker_has_started_outlives_it(home: Cgroup, tmp_path: P
             assert running.stop(within=WITHIN) == 0
 
 
+@pytest.mark.slow
 def test_two_pools_in_one_home_leave_each_other_alone_whatever_is_done_to_one(home: Cgroup, tmp_path: Path) -> None:
     """Ten steps, drawn from a fixed seed: a pool is started, stopped, killed, or loses a worker; the other never does."""
     rng = Random(47)
@@ -117,6 +118,7 @@ def folders_of(pool: Pool, home: Cgroup) -> set[Path]:
     return {path for path in home.below() if any(part.startswith(f'sergeant-{pool.pid}-') for part in path.parts)}
 
 
+@pytest.mark.slow
 def test_a_hundred_lives_leave_no_leaf_and_nothing_outside_of_the_home_is_changed(
     home: Cgroup, ground: Cgroup, tmp_path: Path
 ) -> None:
