@@ -223,6 +223,12 @@ def release() -> str:
     return found['VERSION_CODENAME'].strip('"')
 
 
+def backports() -> list[str]:
+    """Return which packages are taken from the backports of the Debian: systemd's, where LAB_BACKPORTS is set."""
+    names = ['systemd*', 'libsystemd*', 'libpam-systemd', 'libnss-*', 'udev', 'libudev*']
+    return names if os.environ.get('LAB_BACKPORTS') else []
+
+
 def sources(codename: str) -> list[str]:
     """Return the lines of a sources.list(5): what this machine's apt has of its own Debian.
 
@@ -234,7 +240,8 @@ def sources(codename: str) -> list[str]:
         found = known_sources(codename)
     if not found:
         fail(f"no source of this machine's apt is one of Debian {codename}: see sources.list(5)")
-    return found
+    uri = found[0].split()[1]
+    return [*found, f'deb {uri} {codename}-backports main'] if backports() else found
 
 
 def known_sources(codename: str) -> list[str]:
@@ -278,7 +285,7 @@ def described(deb: Path) -> str:
 
 def key() -> str:
     """Return a name for what goes into the disk."""
-    recipe = ''.join([Path(__file__).read_text(), release(), *first_steps()]).encode()
+    recipe = ''.join([Path(__file__).read_text(), release(), *backports(), *first_steps()]).encode()
     return hashlib.sha256(recipe).hexdigest()[:16]
 
 
@@ -329,11 +336,15 @@ class Build:
         hook = self.place / 'customize'
         hook.write_text(CUSTOMIZE)
         hook.chmod(0o755)
+        pins = self.place / 'pins'
+        pin = f'Pin: release n={release()}-backports\nPin-Priority: 900\n'
+        pins.write_text(f'Package: {" ".join(backports())}\n{pin}' if backports() else '')
         command = [
             'mmdebstrap', '--quiet', '--mode=root', '--variant=minbase', '--format=directory', *apt_options(),
             '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
             '--dpkgopt=force-unsafe-io', *(f'--dpkgopt=path-exclude=/usr/share/{name}/*' for name in NOT_UNPACKED),
             f'--include={",".join(PACKAGES)}', f'--customize-hook={hook}',
+            f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && cp {pins} "$1/etc/apt/preferences.d/"',
             release(), str(self.root), *sources(release()),
         ]  # fmt: skip
         subprocess.run(command, check=True)
