@@ -136,7 +136,8 @@ def what_opens(error: OSError) -> str | None:
     """Return what would make a cgroup writable that answers with this error."""
     match error.errno:
         case errno.EROFS:
-            return _what_makes_writable()
+            as_root = ', and run as root in it' if os.geteuid() != 0 and surroundings.container() is not None else ''
+            return _what_makes_writable() + as_root
         case errno.EPERM | errno.EACCES:
             return what_delegates()
         case _:

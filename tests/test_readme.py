@@ -21,7 +21,7 @@ README = (ROOT / 'README.md').read_text()
 OTHERS = {
     '--json', '--no-deps', '--version', '--help', '--no-install-recommends', '--shell',
     '--build-arg', '--cap-add', '--force', '--image', '--init', '--install', '--memory-max', '--queue', '--replicas',
-    '--supervisor-user', '--systemd-version', '--template', '--catalog', '--user-unit', '--writable', '--wait', '--pipe',
+    '--supervisor-user', '--systemd-version', '--template', '--catalog', '--security-opt', '--user-unit', '--writable', '--wait', '--pipe',
     '--live', '--no-wait', '--now', '--ready', '--signal', '--timeout', '--watch',
 }
 """Options in the README that are not a pool's: of verbs, and of other programs."""

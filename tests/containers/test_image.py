@@ -82,6 +82,7 @@ def test_the_pool_is_process_1_without_rights_and_a_stop_loses_no_task(crawl: Cr
     run('podman', 'healthcheck', 'run', pool)
     status = json.loads(run('podman', 'exec', pool, 'sergeant-linux', 'status', '--json'))
     assert [slot['state'] for slot in status['slots']] == ['running', 'running']
+    assert status['backend']['why_not'].endswith('--security-opt unmask=/sys/fs/cgroup), and run as root in it')
     crawl.permit(finishes)
     crawl.wait_for('begun', 3)
 
