@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,6 +22,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_demo_ends_by_itself_and_proves_what_it_did(tmp_path: Path) -> None:
     with start(tmp_path) as demo:
         output, _ = demo.communicate(timeout=110)

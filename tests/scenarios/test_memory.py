@@ -289,6 +289,7 @@ FAT: Final = '''
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_worker_over_its_mark_is_succeeded_and_finishes_its_task_and_one_that_starts_near_it_is_left_alone(
     tmp_path: Path, redis_port: int
 ) -> None:

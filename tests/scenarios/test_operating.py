@@ -96,6 +96,7 @@ class Watch(threading.Thread):
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_reloads_scales_and_restarts_in_random_order_lose_no_task_and_do_none_twice(
     tmp_path: Path, redis_port: int
 ) -> None:

@@ -409,6 +409,7 @@ def test_closed_standard_streams_do_no_harm(tmp_path: Path, closed: tuple[int, .
         assert all(streams[fd] == '/dev/null' for fd in closed)
 
 
+@pytest.mark.slow
 def test_a_full_stderr_blocks_nobody_and_what_is_lost_is_counted(tmp_path: Path) -> None:
     with full_pipe() as (reader, writer):
         with pool(tmp_path, FAILING, concurrent_workers=2, restart_delay=0, stderr=writer) as running:

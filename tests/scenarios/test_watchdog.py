@@ -103,6 +103,7 @@ def test_a_worker_that_never_gave_signs_of_life_is_not_expected_to(tmp_path: Pat
         assert running.stop() == 0
 
 
+@pytest.mark.slow
 def test_idle_workers_are_not_taken_for_hung(tmp_path: Path, redis_port: int) -> None:
     queue = Queue.on_redis(redis_port)
     with pool(tmp_path, TASKS, environ=queue.environ, concurrent_workers=2, worker_watchdog='4s') as running:
