@@ -49,12 +49,13 @@ PROGRAMS = {'unshare': 'util-linux', 'mmdebstrap': 'mmdebstrap', 'mke2fs': 'e2fs
 PACKAGES = [
     *('systemd', 'systemd-sysv', 'dbus', 'dbus-user-session', 'libpam-systemd', 'kmod', 'procps', 'iproute2'),
     *('python3', 'python3-venv', 'python3-prctl', 'redis-server'),
-    *('podman', 'crun', 'conmon', 'netavark', 'catatonit'),
+    *('podman', 'crun', 'conmon', 'catatonit', 'podman-compose', 'netavark', 'aardvark-dns', 'iptables', 'netbase'),
 ]
 
 NOT_IN_CONTAINER = [
     *('systemd', 'systemd-sysv', 'libsystemd-shared', 'dbus', 'dbus-bin', 'dbus-daemon', 'kmod', 'iptables', 'netbase'),
     *('redis-server', 'redis-tools', 'podman', 'crun', 'conmon', 'netavark', 'catatonit', 'aardvark-dns', 'buildah'),
+    *('podman-compose', 'python3-dotenv', 'python3-yaml'),
     *('golang-github-containers-common', 'golang-github-containers-image', 'perl', 'perl-modules-5.36', 'libperl5.36'),
     *('e2fsprogs', 'libgpgme11', 'gnupg', 'gpg', 'gpg-agent', 'gpgsm', 'gpgconf', 'dirmngr'),
 ]
@@ -164,6 +165,9 @@ done
 # podman takes CNI, whose plugins aren't there, where it sees a network of CNI's
 rm -rf etc/cni/net.d
 printf '[network]\\nnetwork_backend = "netavark"\\n' > etc/containers/containers.conf
+# nf_tables of User-Mode Linux has no families
+chroot . update-alternatives --quiet --set iptables /usr/sbin/iptables-legacy
+chroot . update-alternatives --quiet --set ip6tables /usr/sbin/ip6tables-legacy
 chroot . useradd --system --create-home --shell /bin/sh crawler
 chroot . python3 -m venv --without-pip --system-site-packages /opt/lab
 """

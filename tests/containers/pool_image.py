@@ -3,7 +3,7 @@
 Facts: nothing can be pulled in the lab; all that the Dockerfile's steps install lies in its disk (vagrant/image.py).
 Consequence: the Dockerfile is taken as it is printed, and podman is told where its packages are.
 Decision: workers find their broker, and tell of themselves, by a redis-server of the lab on a port that stands in the
-image: all containers are in the lab's own network. Each task waits in the broker for its permit.
+image, for containers in the lab's own network; REDIS names another one. Each task waits in the broker for its permit.
 """
 
 import shlex
@@ -30,15 +30,18 @@ BUILD_TIME: Final = 400.0
 """Seconds; the lab takes two minutes when it has a processor for itself."""
 
 SOURCE: Final = """
+    import os
+
     import redis
     from sergeant import config, worker
 
-    broker = redis.Redis(port=PORT)
+    HOST, PORT = os.environ.get('REDIS', '127.0.0.1:PORT').split(':')
+    broker = redis.Redis(HOST, int(PORT))
 
 
     class Worker(worker.Worker):
         def generate_config(self):
-            node = {'host': '127.0.0.1', 'port': PORT, 'password': None, 'database': 0}
+            node = {'host': HOST, 'port': int(PORT), 'password': None, 'database': 0}
             return config.WorkerConfig(name='NAME', connector=config.Connector(type='redis', params={'nodes': [node]}))
 
         def work(self, task):
@@ -56,7 +59,7 @@ def build(folder: Path) -> None:
     assert len(wheels) == 1, f'expected one wheel in {CHECKOUT}/dist: make wheel'
     (folder / 'dist').mkdir()
     shutil.copy(wheels[0], folder / 'dist')
-    (folder / 'crawl_worker.py').write_text(textwrap.dedent(SOURCE).replace('PORT', str(PORT)).replace('NAME', NAME))
+    (folder / 'crawl_worker.py').write_text(textwrap.dedent(SOURCE).replace(':PORT', f':{PORT}').replace('NAME', NAME))
     (folder / 'requirements.txt').write_text('redis>=4\n')
     (folder / 'Dockerfile').write_text(run('sergeant-linux', 'deploy', 'dockerfile', *POOL))
     command = ['podman', 'build', '--layers', *IMAGE_OPTIONS, f'--tag={IMAGE}', '.']
@@ -67,9 +70,9 @@ def build(folder: Path) -> None:
 class Crawl:
     """What is known of tasks and workers out here: a queue, and what the workers have written down in the broker."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, host: str = '127.0.0.1', port: int = PORT) -> None:
         self.queue = queue
-        self._broker = redis.Redis(port=PORT)
+        self._broker = redis.Redis(host, port)
 
     def close(self) -> None:
         self._broker.connection_pool.disconnect()

@@ -1,6 +1,7 @@
 """Containers of the image that the printed Dockerfile makes, run by hand and by the printed manifest of Kubernetes."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -96,17 +97,26 @@ def test_the_pool_is_process_1_without_rights_and_a_stop_loses_no_task(crawl: Cr
 def test_auto_is_the_share_of_what_the_container_has(crawl: Crawl, start: Run) -> None:
     flags = ('--worker-module=crawl_worker', '--worker-class=Worker', '--concurrent-workers=2', '--log-format=json')
     pool = start(
-        '--user=0:0', '--memory=256m', '--security-opt=unmask=/sys/fs/cgroup', flags=(*flags, '--max-worker-memory-usage=auto', '--memory-backend=cgroup'),
+        '--user=0:0', '--memory=256m', '--cgroup-conf=memory.oom.group=1', '--security-opt=unmask=/sys/fs/cgroup',
+        flags=(*flags, '--max-worker-memory-usage=auto', '--memory-backend=cgroup'),
     )  # fmt: skip
 
     told = record(pool, 'auto')
 
     assert told['max_worker_memory_usage'] == (256 - 64) // 2 << 20
+    assert record(pool, 'oom-group')['remedy'] == 'echo 0 > /sys/fs/cgroup/memory.oom.group'
     record(pool, 'worker-spawn')
     limits = run('podman', 'exec', pool, 'sh', '-c', 'cat /sys/fs/cgroup/*/*/memory.max /sys/fs/cgroup/*/memory.max')
     assert str((256 - 64) // 2 << 20) in limits.split()
     run('podman', 'stop', pool)
     assert inspect(pool, '{{.State.ExitCode}}') == '0'
+
+
+def test_a_limit_above_that_of_the_container_is_warned_about(image: None, start: Run) -> None:
+    pool = start('--memory=200m', flags=(*POOL, '--log-format=json', '--max-worker-memory-usage=300M'))
+
+    # (200 - 64) / 2 - 2
+    assert record(pool, 'limit-too-high')['remedy'].startswith('--max-worker-memory-usage=6')
 
 
 def test_the_exit_status_of_the_container_is_that_of_the_pool(image: None) -> None:
@@ -140,3 +150,51 @@ def test_the_manifest_of_kubernetes_is_played(crawl: Crawl, tmp_path: Path) -> N
         assert_nothing_is_lost(crawl, 6)
     finally:
         run('podman', 'kube', 'down', str(tmp_path / 'pod.yaml'), check=False)
+
+
+@pytest.fixture
+def composed(image: None, tmp_path: Path) -> Iterator[Path]:
+    """A folder with the compose file of the pool, and what people add to it; what was started of it is gone at the end.
+
+    What it names `redis:7` is made here: the server of the lab, told to be as open as the image of that name is.
+    """
+    context = tmp_path / 'redis'
+    (context / 'lib').mkdir(parents=True)
+    programs = ['/usr/bin/redis-server', '/usr/bin/redis-cli']
+    libraries = {word for line in run('ldd', *programs).splitlines() for word in line.split() if word.startswith('/') and '.so' in word}
+    for file in programs:
+        shutil.copy(file, context)
+    for file in libraries:
+        shutil.copy(file, context / 'lib')
+    (context / 'entrypoint').write_text('#!/bin/sh\nexec "$@" --protected-mode no\n')
+    (context / 'Dockerfile').write_text(
+        'FROM lab-base\nCOPY redis-* /usr/bin/\nCOPY lib /usr/lib/x86_64-linux-gnu/\nCOPY entrypoint /\n'
+        'WORKDIR /data\nENTRYPOINT ["sh", "/entrypoint"]\n'
+    )
+    run('podman', 'build', '--quiet', '--pull=never', '--tag=redis:7', str(context))
+    folder = tmp_path / 'crawl'
+    folder.mkdir()
+    (folder / 'compose.yaml').write_text(run('sergeant-linux', 'deploy', 'compose', f'--image={IMAGE}', *POOL))
+    (folder / 'compose.override.yaml').write_text('services: {pool: {environment: {REDIS: "redis:6379"}}}\n')
+    try:
+        yield folder
+    finally:
+        run('podman-compose', 'down', cwd=folder, check=False)
+
+
+def test_the_compose_file_brings_redis_and_a_pool_that_finds_it(composed: Path) -> None:
+    run('podman-compose', 'up', '--detach', '--no-build', cwd=composed)
+    address = inspect('crawl_redis_1', '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}')
+    with closing(Queue.on_redis(6379, address)) as queue, closing(Crawl(queue, address, 6379)) as crawl:
+        queue.push(*range(4))
+        finishes, _ = crawl.wait_for('begun', 2)
+        run('podman', 'healthcheck', 'run', 'crawl_redis_1')
+        run('podman', 'healthcheck', 'run', 'crawl_pool_1')
+        crawl.permit(finishes)
+        crawl.wait_for('begun', 3)
+
+        run('podman-compose', 'stop', 'pool', cwd=composed)
+
+        assert inspect('crawl_pool_1', '{{.State.ExitCode}}') == '0'
+        assert crawl.tasks('done') == [finishes]
+        assert_nothing_is_lost(crawl, 4)

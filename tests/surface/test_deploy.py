@@ -176,8 +176,8 @@ def test_workers_that_are_auto_get_processors_to_count() -> None:
 
 def test_a_container_is_read_only_but_for_the_socket_and_temporary_files() -> None:
     pool = service()
-    assert pool['read_only'] is True and [each.partition(':')[0] for each in pool['tmpfs']] == ['/run', '/tmp']
-    assert 'uid=10001' in pool['tmpfs'][0]
+    assert pool['read_only'] is True
+    assert pool['tmpfs'] == ['/run', '/tmp']  # everybody's, by default; podman refuses one with an owner
     spec = pod()
     assert spec['securityContext']['runAsNonRoot'] is True
     (container,) = spec['containers']

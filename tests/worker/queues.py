@@ -68,8 +68,8 @@ class Queue:
         self._broker.purge_tasks(NAME)
 
     @classmethod
-    def on_redis(cls, port: int) -> 'Queue':
-        node = {'host': '127.0.0.1', 'port': port, 'password': None, 'database': 0}
+    def on_redis(cls, port: int, host: str = '127.0.0.1') -> 'Queue':
+        node = {'host': host, 'port': port, 'password': None, 'database': 0}
         return cls({'type': 'redis', 'params': {'nodes': [node]}})
 
     @classmethod
