@@ -130,15 +130,16 @@ apt-get:
 
 # The lab: a Linux with cgroup v2 of its own, in a process; see vagrant/README.md.
 
-.PHONY: lab lab-of-root lab-of-nobody lab-of-podman lab-of-units lab-setup lab-systemd lab-disk vagrantfile
+LABS_ON_DISK := lab-of-podman lab-of-units
+
+.PHONY: lab lab-of-root lab-of-nobody $(LABS_ON_DISK) lab-setup lab-systemd lab-disk vagrantfile
 
 # beside the lab's own tests two whose answer depends on the age of the kernel
 LAB := tests/lab $(addprefix tests/kernel/test_pidref.py::test_a_,thread_is_no_process session_whose_leader_is_gone_is_no_process)
 
 # Two kernels at once, one for each processor. What a lab writes is forgotten with it, so its second run is a whole one.
 lab: $(VENV)/.test lab-setup $(if $(HAS_DISK),lab-disk wheel)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lab-of-root lab-of-nobody \
-		$(if $(HAS_DISK),lab-of-podman lab-of-units)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lab-of-root lab-of-nobody $(if $(HAS_DISK),$(LABS_ON_DISK))
 
 lab-of-root:
 	$(call twice,vagrant/lab --timeout 20min -- $(VENV)/bin/python -m pytest $(LAB))
@@ -159,7 +160,7 @@ lab-setup:
 # The lab with systemd and podman: a disk, which is built once and kept in ~/.cache, below User-Mode Linux.
 
 lab-systemd: $(VENV)/.test lab-disk wheel
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lab-of-podman lab-of-units
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(LABS_ON_DISK)
 
 lab-of-podman:
 	$(call twice,vagrant/lab --systemd --timeout 20min -- python -m pytest -p no:cacheprovider tests/containers)

@@ -21,6 +21,7 @@ PREFIX: Final = 'SERGEANT_'
 """What our own fields in the journal begin with."""
 
 _DEEPEST: Final = 16
+_BARE: Final = logging.Formatter('%(message)s')
 _NO_NAME: Final = re.compile('[^A-Z0-9_]')
 
 
@@ -70,32 +71,25 @@ class JournalLineFormatter(logging.Formatter):
         return '\n'.join(f'<{priority(record)}>{line}' for line in _text(record).split('\n'))
 
 
-class JournalFormatter(logging.Formatter):
-    """Entries of the journal: MESSAGE, PRIORITY, SYSLOG_IDENTIFIER, MESSAGE_ID where the event has one, LOGGER,
+def journal_entry(record: logging.LogRecord, identifier: str) -> Iterator[tuple[str, str]]:
+    """Yield the fields of an entry: MESSAGE, PRIORITY, SYSLOG_IDENTIFIER, LOGGER, MESSAGE_ID where the event has one,
     SERGEANT_EVENT, and each of the record's fields and extras as SERGEANT_NAME; None is left out, and what is in a
     field has the field's name before its own."""
-
-    def __init__(self, identifier: str) -> None:
-        super().__init__()
-        self._identifier = identifier
-
-    def entry(self, record: logging.LogRecord) -> Iterator[tuple[str, str]]:
-        """Yield the entry's fields."""
-        extras = record.__dict__
-        yield 'MESSAGE', _text(record)
-        yield 'PRIORITY', str(priority(record))
-        yield 'SYSLOG_IDENTIFIER', self._identifier
-        yield 'LOGGER', record.name
-        event = extras.get('event')
-        if isinstance(event, str):
-            if event in MESSAGES:
-                yield 'MESSAGE_ID', MESSAGES[event].id
-            yield f'{PREFIX}EVENT', event
-        for name in ('fields', 'supervisor'):
-            if isinstance(told := extras.get(name), Mapping):
-                yield from _flat(PREFIX, told)
-        if extras.get('summary'):
-            yield f'{PREFIX}SUMMARY', as_json(extras['summary'])
+    extras = record.__dict__
+    yield 'MESSAGE', _text(record)
+    yield 'PRIORITY', str(priority(record))
+    yield 'SYSLOG_IDENTIFIER', identifier
+    yield 'LOGGER', record.name
+    event = extras.get('event')
+    if isinstance(event, str):
+        if event in MESSAGES:
+            yield 'MESSAGE_ID', MESSAGES[event].id
+        yield f'{PREFIX}EVENT', event
+    for name in ('fields', 'supervisor'):
+        if isinstance(told := extras.get(name), Mapping):
+            yield from _flat(PREFIX, told)
+    if extras.get('summary'):
+        yield f'{PREFIX}SUMMARY', as_json(extras['summary'])
 
 
 def priority(record: logging.LogRecord) -> int:
@@ -108,7 +102,7 @@ def priority(record: logging.LogRecord) -> int:
 
 def _text(record: logging.LogRecord) -> str:
     """Return the message, and below it the traceback of an exception."""
-    return logging.Formatter('%(message)s').format(record)
+    return _BARE.format(record)
 
 
 def _flat(prefix: str, told: Mapping[object, object]) -> Iterator[tuple[str, str]]:

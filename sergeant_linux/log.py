@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, Protocol
 
-from sergeant_linux.formats import JournalFormatter, JournalLineFormatter, JsonFormatter, TextFormatter, safe_repr
+from sergeant_linux.formats import JournalLineFormatter, JsonFormatter, TextFormatter, journal_entry, safe_repr
 from sergeant_linux.kernel import journal
 from sergeant_linux.kernel.stderr import STDERR, Stderr, writable
 
@@ -197,8 +197,7 @@ def _to_journal(identifier: str, *, is_stream: bool) -> LogHandler:
         handler = LogHandler(Stderr(), lines(JournalLineFormatter() if is_stream else TextFormatter()))
         handler.emit(_warning(f'the journal can not be reached ({journal.SOCKET}), the log is on stderr: {error}'))
         return handler
-    formatter = JournalFormatter(identifier)
-    return LogHandler(sink, lambda record: journal.encode(formatter.entry(record)))
+    return LogHandler(sink, lambda record: journal.encode(journal_entry(record, identifier)))
 
 
 def detach(logger: logging.Logger, handler: LogHandler, *, patience: float = 0.0) -> None:

@@ -5,13 +5,13 @@ Facts: a Debian with systemd and podman is 190 packages; to fetch, unpack and co
 minute. It needs no kernel of its own, but root, as its files are of several users. This machine's apt knows where its
 Debian comes from. A container's image can't be pulled without a network, and to unpack one takes a minute under
 User-Mode Linux.
-Consequence: the disk is built once and kept, outside of the checkout, under a name that is made of this file; nobody
-writes to it afterwards, each lab writes to a file of its own above it (copy on write).
+Consequence: the disk is built once and kept, outside of the checkout, under a name that is made of this file and
+what else it depends on; nobody writes to it afterwards, each lab writes to a file of its own above it (copy on write).
 Decision: mmdebstrap makes the tree from the sources of this machine's apt, as they are. Meanwhile pip fetches what the
 tests import, for the Python of that tree. The container's image is made of the same tree, by the podman in it, under
 this machine's kernel; where that one lays no overlay (in a container), the disk is booted once for it.
-Price: 0.6 GiB of disk, and a Debian that becomes old: `--fresh` builds it anew. Nothing of this project is in it: the
-checkout is mounted when the lab boots.
+Price: 0.9 GiB of disk, and a Debian that becomes old: `--fresh` builds it anew. Of this project nothing is in it but
+the first steps of its Dockerfile: the checkout is mounted when the lab boots.
 
 In the disk:
   /opt/lab           the Python environment: `/opt/lab/bin/python -m pytest`
@@ -195,12 +195,15 @@ exec chroot . sh -c "$2"
 """
 """What is done in a mount namespace of its own; podman looks at the kind of file system in /sys/fs/cgroup."""
 
-DOCKERFILE = """\
+DOCKERFILE = HERE.parent / 'sergeant_linux/deploy/Dockerfile'
+"""What `sergeant-linux deploy` fills in."""
+
+PRINT_DOCKERFILE = """\
 import sys
 from sergeant_linux.cli import main
 sys.exit(main(['deploy', 'dockerfile', '--worker-module=m', '--worker-class=C', '--concurrent-workers=1']))
 """
-"""Prints what `sergeant-linux deploy` does; for a Python that needn't have anything installed."""
+"""Prints it filled in; for a Python that needn't have anything installed."""
 
 IMPORT_IN_LAB = f"""\
 set -eu
@@ -270,12 +273,8 @@ def output(*command: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def first_steps() -> list[str]:
-    """Return the Dockerfile of a pool, a stage each, as far as it doesn't depend on the pool, nor on this project."""
-    environ = {**os.environ, 'PYTHONPATH': str(HERE.parent)}
-    text = subprocess.run(
-        [sys.executable, '-c', DOCKERFILE], env=environ, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+def first_steps(text: str) -> list[str]:
+    """Return a pool's Dockerfile, a stage each, as far as it doesn't depend on the pool, nor on this project."""
     head, *stages = re.split('^(?=FROM )', text, flags=re.MULTILINE)
     return [head + re.split('^(?=WORKDIR|COPY )', stage, flags=re.MULTILINE)[0] for stage in stages]
 
@@ -289,8 +288,9 @@ def described(deb: Path) -> str:
 
 def key() -> str:
     """Return a name for what goes into the disk."""
-    recipe = ''.join([Path(__file__).read_text(), release(), *backports(), *first_steps()]).encode()
-    return hashlib.sha256(recipe).hexdigest()[:16]
+    steps = first_steps(DOCKERFILE.read_text())
+    recipe = ''.join([Path(__file__).read_text(), release(), *backports(), *steps])
+    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
 def path() -> Path:
@@ -400,7 +400,11 @@ class Build:
     def make_layers(self) -> None:
         """Do what the Dockerfile of a pool does before it copies anything; where that can't be done here, the lab does
         it, each time anew."""
-        for stage in first_steps():
+        environ = {**os.environ, 'PYTHONPATH': str(HERE.parent)}
+        text = subprocess.run(
+            [sys.executable, '-c', PRINT_DOCKERFILE], env=environ, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        for stage in first_steps(text):
             with tempfile.TemporaryFile('w+') as file:
                 file.write(stage)
                 file.seek(0)

@@ -2,9 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from select import EPOLLOUT, epoll
 from tempfile import TemporaryFile
 
@@ -13,20 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sergeant_linux.kernel.journal import JournalSocket, encode, is_stream
+from tests.kernel.journals import listen, place
 
-
-@pytest.fixture
-def place() -> Iterator[str]:
-    """A path that is short enough for a socket, whatever the folder of the tests is."""
-    path = f'/tmp/journal-{os.urandom(8).hex()}'
-    yield path
-    Path(path).unlink(missing_ok=True)
-
-
-def listen(place: str) -> socket.socket:
-    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    journal.bind(place)
-    return journal
+__all__ = ['place']
 
 
 def fill(teller: JournalSocket) -> None:

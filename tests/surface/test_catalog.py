@@ -19,7 +19,7 @@ from sergeant_linux.core.commands import (
 from sergeant_linux.core.policy import Budget, Policy
 from sergeant_linux.core.reload import Phase
 from sergeant_linux.core.result import Ending, Outcome, Result
-from sergeant_linux.formats import JournalFormatter
+from sergeant_linux.formats import journal_entry
 from sergeant_linux.messages import Journal
 
 REPORTS: dict[str, Report | None] = {
@@ -44,7 +44,7 @@ class Entries(logging.Handler):
         self.kept: list[dict[str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.kept.append(dict(JournalFormatter('pool').entry(record)))
+        self.kept.append(dict(journal_entry(record, 'pool')))
 
 
 @pytest.fixture

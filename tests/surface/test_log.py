@@ -25,10 +25,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sergeant_linux.catalog import MESSAGES
-from sergeant_linux.formats import JournalFormatter, JournalLineFormatter, JsonFormatter, TextFormatter
+from sergeant_linux.formats import JournalLineFormatter, JsonFormatter, TextFormatter, journal_entry
 from sergeant_linux.kernel import journal
 from sergeant_linux.kernel.stderr import Stderr
 from sergeant_linux.log import QUEUE_LIMIT, LogHandler, detach, lines, make_logger
+from tests.kernel.journals import listen, place, read_all
+
+__all__ = ['place']
 
 LOST = re.compile(r'(\d+) log lines were lost: stderr was full')
 
@@ -574,23 +577,9 @@ def test_json_takes_whatever_a_record_holds() -> None:
 # The journal
 
 
-def listening(place: str) -> socket.socket:
-    """A socket where the journal's would be; nobody reads it but the test."""
-    opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    opened.bind(place)
-    return opened
-
-
-@pytest.fixture
-def place() -> Iterator[str]:
-    path = f'/tmp/journal-{os.urandom(8).hex()}'
-    yield path
-    Path(path).unlink(missing_ok=True)
-
-
 def entry_of(logged: logging.LogRecord) -> dict[str, str]:
     """The entry, whose names must each be there once, and such as the journal takes from us."""
-    fields = list(JournalFormatter('crawl').entry(logged))
+    fields = list(journal_entry(logged, 'crawl'))
     assert all(re.fullmatch('[A-Z][A-Z0-9_]{0,63}', name) for name, _ in fields)
     assert len(dict(fields)) == len(fields)
     return dict(fields)
@@ -641,21 +630,17 @@ def test_each_line_for_the_stream_of_the_journal_has_its_priority() -> None:
 
 
 def test_a_full_journal_makes_nobody_wait_and_gets_the_rest_and_the_count_of_what_was_lost(place: str) -> None:
-    with listening(place) as reader:
+    with listen(place) as reader:
         handler = LogHandler(journal.JournalSocket(place), lambda record: record.getMessage().encode())
         with contextlib.closing(handler):
             for number in range(5000):
                 handler.handle(record(f'{number} ' + 'x' * 1000))
             assert handler.wants_write
             got = []
-            while handler.wants_write or not got:
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        got.append(reader.recv(4096).decode())
+            while handler.wants_write:
+                got += read_all(reader)
                 handler.write_some()
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    got.append(reader.recv(4096).decode())
+            got += read_all(reader)
 
     *told, last = got
     lost = re.fullmatch('([0-9]+) log lines were lost: the journal was full', last)
@@ -664,7 +649,7 @@ def test_a_full_journal_makes_nobody_wait_and_gets_the_rest_and_the_count_of_wha
 
 
 def test_lines_that_no_journal_takes_any_more_are_counted_for_the_next_one(place: str) -> None:
-    with listening(place):
+    with listen(place):
         handler = LogHandler(journal.JournalSocket(place), lambda record: record.getMessage().encode())
     with contextlib.closing(handler):
         os.unlink(place)
@@ -672,7 +657,7 @@ def test_lines_that_no_journal_takes_any_more_are_counted_for_the_next_one(place
             handler.handle(record('lost'))
         assert not handler.wants_write
 
-        with listening(place) as another:
+        with listen(place) as another:
             handler.handle(record('hello'))
 
             assert another.recv(4096) == b'3 log lines were lost: the journal was full'

@@ -1,6 +1,5 @@
 """The journal, as who looks into it in the morning: entries with fields, explanations, and a log that blocks nobody."""
 
-import json
 import re
 import shutil
 import textwrap
@@ -12,12 +11,10 @@ import pytest
 
 from sergeant_linux import catalog
 from sergeant_linux.client import Client
-from tests.systemd.lab import run, wait_until
+from tests.systemd.lab import USER, run, wait_until
 from tests.systemd.unit import Unit
 
 pytestmark = pytest.mark.timeout(600)
-
-USER: Final = 'crawler'
 
 WORKER: Final = '''
     import os, time
@@ -46,12 +43,6 @@ class Pool(Unit):
     """The unit of a pool of one worker."""
 
     folder = Path('/srv/told')
-
-    def entries(self, *matches: str) -> list[dict[str, str]]:
-        """Return the entries of the unit that match."""
-        run('journalctl', '--sync')
-        only = ['--quiet', '--output=json', self.since, f'_SYSTEMD_UNIT={self.name}', *matches]
-        return [json.loads(line) for line in run('journalctl', *only).splitlines()]
 
     def wait_for_entry(self, *matches: str) -> dict[str, str]:
         return wait_until(lambda: self.entries(*matches), f'an entry {matches}', self.told)[0]

@@ -88,14 +88,18 @@ class Unit:
         """Return what its processes have logged since this object is there."""
         return self._journal(f'{self._field}={self.name}')
 
+    def entries(self, *matches: str) -> list[dict[str, str]]:
+        """Return its processes' entries that match, since this object is there, each with all of its fields."""
+        return [json.loads(line) for line in self._journal(f'{self._field}={self.name}', *matches, output='json')]
+
     def of_systemd(self) -> list[str]:
         """Return what systemd has logged of it since this object is there."""
         return self._journal('_PID=1', f'UNIT={self.name}')
 
-    def _journal(self, *fields: str) -> list[str]:
+    def _journal(self, *fields: str, output: str = 'cat') -> list[str]:
         run('journalctl', '--sync')
         # not --after-cursor=: among what matches, systemd 252 leaves out the first after it, too
-        return run('journalctl', '--quiet', '--output=cat', self.since, *fields).splitlines()
+        return run('journalctl', '--quiet', f'--output={output}', self.since, *fields).splitlines()
 
     def records(self, event: str) -> list[dict[str, Any]]:
         """Return the records of one event, for a pool with --log-format=json."""
