@@ -57,7 +57,7 @@ def commands(verb: str) -> list[list[str]]:
 @pytest.mark.parametrize('argv', [*commands('unit'), *commands('deploy')], ids=' '.join)
 def test_the_commands_that_print_something_print_it(argv: list[str], tmp_path: Path) -> None:
     argv = [word.replace('--user=hash', '--user=nobody') for word in argv]  # a user that every host has
-    main = 'from sergeant_linux.cli import main; main()'
+    main = 'from sergeant_linux.cli.main import main; main()'
     environ = os.environ | {'PYTHONPATH': str(ROOT)}
 
     done = subprocess.run([sys.executable, '-c', main, *argv], cwd=tmp_path, env=environ, capture_output=True, text=True)

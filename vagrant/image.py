@@ -122,7 +122,7 @@ SERGEANT_LINUX = """\
 #!/opt/lab/bin/python
 import sys
 
-from sergeant_linux.cli import main
+from sergeant_linux.cli.main import main
 
 sys.exit(main())
 """
@@ -195,12 +195,12 @@ exec chroot . sh -c "$2"
 """
 """What is done in a mount namespace of its own; podman looks at the kind of file system in /sys/fs/cgroup."""
 
-DOCKERFILE = HERE.parent / 'sergeant_linux/deploy/Dockerfile'
+DOCKERFILE = HERE.parent / 'sergeant_linux/recipes/deploy/Dockerfile'
 """What `sergeant-linux deploy` fills in."""
 
 PRINT_DOCKERFILE = """\
 import sys
-from sergeant_linux.cli import main
+from sergeant_linux.cli.main import main
 sys.exit(main(['deploy', 'dockerfile', '--worker-module=m', '--worker-class=C', '--concurrent-workers=1']))
 """
 """Prints it filled in; for a Python that needn't have anything installed."""

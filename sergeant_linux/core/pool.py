@@ -48,10 +48,11 @@ from sergeant_linux.core.events import (
     TimerElapsed,
     Unpopulated,
 )
+from sergeant_linux.core.exit import STOPPED
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.reload import TRYING, Phase, Reload
 from sergeant_linux.core.result import Request
-from sergeant_linux.core.slot import STOPPED, Life, PoolFacts, Seat, Slot, State
+from sergeant_linux.core.slot import Life, PoolFacts, Seat, Slot, State
 from sergeant_linux.core.snapshot import SlotView, Snapshot, view
 
 AT_REST: Final = frozenset({State.DEAD, State.FAILED})

@@ -64,13 +64,9 @@ from sergeant_linux.core.events import (
     SuccessionRequested,
     TimerElapsed,
 )
+from sergeant_linux.core.exit import BUDGET_SPENT, CANT_LOAD, STOPPED
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.result import Blame, Outcome, Request, Result, outcome_of, result_of
-
-CANT_LOAD: Final = 1
-STOPPED: Final = 0
-BUDGET_SPENT: Final = 3
-"""Exit statuses of the supervisor that a slot can ask for."""
 
 KILL_AGAIN_AFTER: Final = 5.0
 """Seconds after which a SIGKILL is sent again to a process the kernel has not let go yet (state D)."""

@@ -25,9 +25,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sergeant_linux import gate as gates
-from sergeant_linux.forkserver import launch
-from sergeant_linux.kernel import oom_score, prctl, procfs
+from sergeant_linux.kernel import oom_score, prctl, procfs, spawn
+from sergeant_linux.wire import gate as gates
 
 INFINITY: Final = resource.RLIM_INFINITY
 
@@ -95,8 +94,8 @@ def _bound(value: int) -> str:
 def main(arguments: list[str]) -> None:
     """Try the conditions on: bring them about, in a fresh interpreter too if the workers will have one; say how it
     went; stay until the supervisor has had its look."""
-    launch.adopt_fds(1)
-    supervisor = socket.socket(fileno=launch.FIRST_FD)
+    spawn.adopt_fds(1)
+    supervisor = socket.socket(fileno=spawn.FIRST_FD)
     conditions = json.loads(arguments[0])
     refusal = None
     if arguments[1:] == [TRIED]:
@@ -106,7 +105,7 @@ def main(arguments: list[str]) -> None:
             apply(conditions)
             if conditions['fresh_interpreter']:
                 supervisor.set_inheritable(True)
-                command = launch.command_line(__name__, [arguments[0], TRIED])
+                command = spawn.command_line(__name__, [arguments[0], TRIED])
                 with _asking(f'run {sys.executable} as the uid {os.geteuid()}', 'the permission to execute it'):
                     os.execve(sys.executable, command, os.environ)
         except CantBe as error:

@@ -23,22 +23,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from sergeant_linux import gate as gates
-from sergeant_linux.forkserver import conditions, launch
-from sergeant_linux.kernel import prctl, proctitle, signals
+from sergeant_linux.forkserver import conditions
+from sergeant_linux.kernel import prctl, proctitle, signals, spawn
+from sergeant_linux.wire import gate as gates
+from sergeant_linux.wire.marks import LIFE, POOL, SLOT
 from sergeant_linux.worker import main as worker
 
-GATE_FD: Final = launch.FIRST_FD
-
-LIFE: Final = 'SERGEANT_WORKER_LIFE'
-SLOT: Final = 'SERGEANT_WORKER_SLOT'
-POOL: Final = 'SERGEANT_WORKER_POOL'
-"""The marks in a worker's environment, and in that of everything it starts."""
-
-ROOM: Final = '0' * 20
-"""What stands in the environment of the fork server where a worker will write its own marks: /proc/PID/environ shows
-the block that a process was exec'd with, so only what is written into that block can be seen there."""
-
+GATE_FD: Final = spawn.FIRST_FD
 
 def be_born(
     gate: socket.socket,
@@ -113,7 +104,7 @@ def exec_worker(gate: socket.socket, fds: Mapping[str, int], supervisor: int, te
     for number, fd in enumerate(lifted, GATE_FD):
         os.dup2(fd, number)
     signals.reset_to_default()
-    command = launch.command_line(__name__, [str(supervisor), json.dumps(terms), *fds])
+    command = spawn.command_line(__name__, [str(supervisor), json.dumps(terms), *fds])
     os.execve(sys.executable, command, os.environ)
 
 
@@ -139,9 +130,9 @@ def main(arguments: list[str]) -> None:
     """The fresh interpreter of a worker that was exec'd."""
     conditions.restrict_dumps(json.loads(arguments[1]))
     names = arguments[2:]
-    fds = launch.adopt_fds(1 + len(names))
+    fds = spawn.adopt_fds(1 + len(names))
     proctitle.set_title('sergeant-linux: worker')
-    launch.leave_our_path()  # from here on, what we import may be the user's
+    spawn.leave_our_path()  # from here on, what we import may be the user's
     sys.argv[:] = ['']
     gate = socket.socket(fileno=GATE_FD)
     stay_only_with(int(arguments[0]))

@@ -24,11 +24,12 @@ import traceback
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from sergeant_linux import gate as gates
-from sergeant_linux.forkserver import launch, newborn
-from sergeant_linux.kernel import prctl, procfs, proctitle
+from sergeant_linux.forkserver import newborn
+from sergeant_linux.kernel import prctl, procfs, proctitle, spawn
+from sergeant_linux.wire import gate as gates
+from sergeant_linux.wire import marks
 
-CONTROL_FD: Final = launch.FIRST_FD
+CONTROL_FD: Final = spawn.FIRST_FD
 
 MOST_FDS: Final = 4
 """How many descriptors come with a request at most: a gate, a leaf, a page, a pipe for stacks."""
@@ -38,14 +39,14 @@ def main(arguments: list[str]) -> None:
     """Serve until the supervisor's end of the control socket is closed."""
     config = json.loads(arguments[0])
     sys.argv[:] = ['']
-    for mark in (newborn.SLOT, newborn.LIFE):
+    for mark in (marks.SLOT, marks.LIFE):
         del os.environ[mark]  # what is preloaded is in no life; the room for the marks stays in /proc/PID/environ
     prctl.set_pdeathsig(signal.SIGKILL)
     newborn.stay_only_with(config['supervisor'])
-    launch.adopt_fds(1)
+    spawn.adopt_fds(1)
     resource.setrlimit(resource.RLIMIT_NOFILE, tuple(config['nofile']))
     proctitle.set_title('sergeant-linux: fork server')
-    launch.leave_our_path()  # from here on, what we import may be the user's
+    spawn.leave_our_path()  # from here on, what we import may be the user's
     prctl.set_name(config['comm'])
     control = socket.socket(fileno=CONTROL_FD)
     failed = preload(config)

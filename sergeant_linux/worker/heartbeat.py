@@ -11,7 +11,7 @@ Invariant: no child of a worker gives signs in its place.
 import os
 import time
 
-from sergeant_linux.page import SIGN, Pen
+from sergeant_linux.wire.scoreboard import SIGN, Pen
 
 _times: 'memoryview[float] | None' = None
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from sergeant_linux.page import Pen
+from sergeant_linux.wire.scoreboard import Pen
 from sergeant_linux.worker import dump, heartbeat, leave, ready, report, shapes, threads
 
 

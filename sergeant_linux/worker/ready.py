@@ -11,7 +11,7 @@ Invariant: a life sends at most one READY, and none of its children ever does.
 
 import socket
 
-from sergeant_linux import gate as gates
+from sergeant_linux.wire import gate as gates
 
 _PATIENCE = 1.0  # seconds to wait for room on the gate; nobody else has written to it yet
 

@@ -17,7 +17,7 @@ import socket
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from sergeant_linux import gate as gates
+from sergeant_linux.wire import gate as gates
 
 PATIENCE: Final = 1.0
 """Seconds to wait for room on the gate."""

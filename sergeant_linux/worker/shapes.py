@@ -19,11 +19,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sergeant_linux.page import Pen
+from sergeant_linux.wire.scoreboard import Pen
 from sergeant_linux.worker import ready
 from sergeant_linux.worker.report import Outcome, ReturnCode
-from sergeant_linux.worker.safepoint import StopGuard
-from sergeant_linux.worker.tally import Tally
+from sergeant_linux.worker.sergeant.stop_guard import StopGuard
+from sergeant_linux.worker.sergeant.tally import Tally
 
 
 def live(module_name: str, attribute_name: str, gate: socket.socket, pen: Pen | None) -> Outcome:

@@ -23,15 +23,15 @@ from typing import Any, Final, Protocol, TypeVar
 
 from sergeant_linux.core.commands import FIRST_GENERATION, Command, Order
 from sergeant_linux.core.events import Exited, LifeEvent, MemoryExceeded, MemoryHigh, Ready, Spawned, SpawnFailed
+from sergeant_linux.core.exit import STOPPED
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.result import SIGKILL, SIGTERM
-from sergeant_linux.core.slot import STOPPED
-from sergeant_linux.host import Host
+from sergeant_linux.engine.borrowed import Host
+from sergeant_linux.engine.loop import Loop
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.poller import EPOLLIN
-from sergeant_linux.loop import Loop
-from sergeant_linux.messages import Journal
+from sergeant_linux.log.words import Journal
 from tests.core.fake_kernel import FakeKernel, Phase, Process
 from tests.core.world import ORDERS
 

@@ -10,7 +10,7 @@ import pytest
 from sergeant_linux.core.commands import Cancel, EndStragglers, Go, Kill, Spawn, Terminate
 from sergeant_linux.core.events import Exited, LifeEvent, Ready, Spawned, SpawnFailed, Unpopulated
 from sergeant_linux.core.result import SIGKILL, SIGTERM
-from sergeant_linux.host import Host
+from sergeant_linux.engine.borrowed import Host
 from tests.contract.kernels import (
     ENDS_SOMEHOW,
     LEAVES,

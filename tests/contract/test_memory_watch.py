@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.memory import MemoryWatch, MeterWatch, RssWatch
+from sergeant_linux.engine.memory import MemoryWatch, MeterWatch, RssWatch
 from tests.contract.watching import LIFE, Bench, MemoryWatchContract
 
 

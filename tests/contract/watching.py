@@ -15,7 +15,7 @@ from typing import Any, Final
 from sergeant_linux.core.events import MemoryHigh
 from sergeant_linux.core.memory import MARK_MIN_LIFE, MARK_SAMPLES
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.memory import FoundOut, MemoryWatch, MeterWatch
+from sergeant_linux.engine.memory import FoundOut, MemoryWatch, MeterWatch
 
 DEADLINE: Final = 60_000
 """Milliseconds that the process or the meter may take to answer."""

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from sergeant_linux.control import Control, Reply
+from sergeant_linux.control.server import Control, Reply
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.kernel.poller import Handler, Poller
-from sergeant_linux.protocol import MAX_ANSWER
+from sergeant_linux.wire.protocol import MAX_ANSWER
 from tests.kernel.processes import DEADLINE
 
 BIG: Final = 1024 * 1024

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import sergeant_linux
-from sergeant_linux import names
-from sergeant_linux.client import Client, PoolError
-from sergeant_linux.control import MOST_CLIENTS
-from sergeant_linux.protocol import MAX_ANSWER, MAX_REQUEST
+from sergeant_linux.control import names
+from sergeant_linux.control.client import Client, PoolError
+from sergeant_linux.control.server import MOST_CLIENTS
+from sergeant_linux.wire.protocol import MAX_ANSWER, MAX_REQUEST
 from tests.control.server import BIG, Server, ends_well
 from tests.kernel.processes import DEADLINE, Fork, run_python
 
@@ -288,7 +288,7 @@ def test_a_client_imports_nothing_heavy() -> None:
         f"""
         import sys
         before = set(sys.modules)
-        import sergeant_linux.client
+        import sergeant_linux.control.client
         answer = [name for name in {heavy} if name in set(sys.modules) - before]
         """
     )

@@ -11,8 +11,8 @@ from contextlib import suppress
 
 import pytest
 
-from sergeant_linux.control import MOST_CLIENTS, MOST_REQUESTS, REQUESTS_A_TURN, SETTLED
-from sergeant_linux.protocol import MAX_ANSWER, MAX_REQUEST
+from sergeant_linux.control.server import MOST_CLIENTS, MOST_REQUESTS, REQUESTS_A_TURN, SETTLED
+from sergeant_linux.wire.protocol import MAX_ANSWER, MAX_REQUEST
 from tests.control.server import BIG, Message, Server, Wire
 from tests.kernel.processes import DEADLINE, in_child
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sergeant_linux import names
-from sergeant_linux.names import Claim, NoPlace, Taken
+from sergeant_linux.control import names
+from sergeant_linux.control.names import Claim, NoPlace, Taken
 from tests.control.server import ends_well
 from tests.kernel.processes import DEADLINE, Fork, in_child, readable
 

@@ -2,8 +2,8 @@
 
 from sergeant_linux.kernel import cgroup
 from sergeant_linux.kernel.cgroup import Cgroup as KernelsCgroup
+from tests.cli.asking import ask, inside
 from tests.lab.conftest import Cgroup
-from tests.surface.asking import ask, inside
 
 
 def kernels(leaf: Cgroup) -> KernelsCgroup:

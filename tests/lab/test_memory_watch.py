@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from sergeant_linux.containment.leaves import Leaf, Leaves, Limits
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.delegation import Home, Title
+from sergeant_linux.engine.memory import CgroupWatch, MemoryWatch
+from sergeant_linux.host.delegation import Home, Title
 from sergeant_linux.kernel.cgroup import Cgroup as KernelsCgroup
-from sergeant_linux.leaves import Leaf, Leaves, Limits
-from sergeant_linux.memory import CgroupWatch, MemoryWatch
 from tests.contract.watching import LIFE, Bench, MemoryWatchContract
 from tests.lab.conftest import Cgroup
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from sergeant_linux import surroundings
+from sergeant_linux.host import environment
 from tests.lab.conftest import Cgroup
 from tests.lab.housing import TAKE, WITHIN, housed
 from tests.scenarios.pool import Pool
@@ -85,10 +85,10 @@ def test_without_delegation_the_backend_cgroup_is_exit_status_4_and_one_line(
     with housed(home, tmp_path, STAYS, cgroup_root=None, **undelegated) as running:
         line = refusal(running)
         assert 'not delegated' in line
-        if os.geteuid() == 0 or surroundings.systemd_is_running():
+        if os.geteuid() == 0 or environment.systemd_is_running():
             assert 'Delegate=yes' in line
         else:
-            assert ('--cgroup-root=PATH' if surroundings.container() is None else 'start the container with') in line
+            assert ('--cgroup-root=PATH' if environment.container() is None else 'start the container with') in line
             assert 'Delegate' not in line and 'systemd' not in line
         assert home.below() == set()
 
@@ -120,7 +120,7 @@ def test_a_limit_whose_controller_is_not_handed_down_is_refused_with_the_line_th
         line = refusal(running)
     assert f'--worker-pids-max takes the controller pids, which is not available in {inner.path}' in line
     by_hand = f'echo +pids > {home.path}/cgroup.subtree_control'
-    assert ('Delegate=yes' if surroundings.systemd_is_running() else by_hand) in line
+    assert ('Delegate=yes' if environment.systemd_is_running() else by_hand) in line
 
 
 # Faults of cgroup files.

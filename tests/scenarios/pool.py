@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, TypeVar
 
-from sergeant_linux.client import Client
+from sergeant_linux.control.client import Client
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.pidref import PidRef
 

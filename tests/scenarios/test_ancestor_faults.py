@@ -248,7 +248,7 @@ def test_j_the_memory_of_a_workers_children_counts_when_it_is_asked_to(tmp_path:
 
 HOSTILE = """
     import glob, json, os, pickle, socket, time, array
-    from sergeant_linux import gate as gates
+    from sergeant_linux.wire import gate as gates
 
     class Code:
         def __reduce__(self):

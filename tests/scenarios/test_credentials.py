@@ -254,7 +254,7 @@ def test_a_worker_has_its_score_whatever_the_fork_servers_has_become(folder: Pat
 @pytest.mark.parametrize('is_ours', [True, False])
 def test_the_supervisors_own_score_is_put_back_and_a_program_of_somebody_elses_keeps_its_own(is_ours: bool) -> None:
     script = f"""
-        from sergeant_linux.host import Host
+        from sergeant_linux.engine.borrowed import Host
         from sergeant_linux.kernel import oom_score
         oom_score.adjust(100)
         with Host(is_ours={is_ours}) as host:

@@ -554,7 +554,7 @@ def limited_descriptors(limit: int) -> list[str]:
     """Return a command that runs the supervisor with a limit on its descriptors."""
     program = (
         'import resource, runpy;'
-        'import sergeant_linux.supervisor, sergeant_linux.verbs.run;'  # what is imported needs a descriptor, too
+        'import sergeant_linux.supervisor, sergeant_linux.cli.verbs.run;'  # what is imported needs a descriptor, too
         f'resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}));'
         'sergeant_linux.supervisor.main()'
     )
@@ -563,7 +563,7 @@ def limited_descriptors(limit: int) -> list[str]:
 
 def test_an_error_of_our_own_ends_the_workers_and_is_status_70(tmp_path: Path) -> None:
     program = (
-        'import sergeant_linux.status as status, sergeant_linux.supervisor as supervisor;'
+        'import sergeant_linux.control.status as status, sergeant_linux.supervisor as supervisor;'
         'status.Status.tell = lambda self, journal: 1 / 0;'  # there is no known error to provoke: plant one
         'supervisor.main()'
     )
@@ -589,7 +589,7 @@ def test_an_error_of_our_own_ends_the_workers_and_is_status_70(tmp_path: Path) -
 
 
 def test_the_console_command_runs_the_same_pool(tmp_path: Path) -> None:
-    command = ['-c', 'from sergeant_linux.cli import main; main()', 'run']
+    command = ['-c', 'from sergeant_linux.cli.main import main; main()', 'run']
     with pool(tmp_path, SLEEPER, command=['-P', *command]) as running:  # a script has not the folder on its path
         running.wait_for('worker-ready')
         assert running.stop() == 0

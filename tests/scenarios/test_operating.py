@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from sergeant_linux.client import PoolError
+from sergeant_linux.control.client import PoolError
 from tests.scenarios.pool import Pool, pool, wait_until
 from tests.worker.queues import Queue
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sergeant_linux.engine.stacks import Dump
 from sergeant_linux.kernel.pidref import PidRef
-from sergeant_linux.page import SIGN
-from sergeant_linux.stacks import Dump
+from sergeant_linux.wire.scoreboard import SIGN
 from sergeant_linux.worker.dump import SIGNAL
 from tests.scenarios.pool import pool, wait_until
 from tests.worker.test_dump import collect

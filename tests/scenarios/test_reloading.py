@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from sergeant_linux.client import PoolError
+from sergeant_linux.control.client import PoolError
 from tests.scenarios.pool import Pool, kill, pool, wait_until
 
 GOOD: Final = """

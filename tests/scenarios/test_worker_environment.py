@@ -189,7 +189,7 @@ def test_a_file_of_the_folder_does_not_come_between_us_and_the_standard_library(
             time.sleep(1000)
     """
     # the supervisor itself is started as a script would be: `python3 -m` has the folder on its path by the will of its caller
-    command = ['-P', '-c', 'from sergeant_linux.cli import main; main()', 'run']
+    command = ['-P', '-c', 'from sergeant_linux.cli.main import main; main()', 'run']
     with pool(tmp_path, source, spawn=spawn, command=command) as running:
         running.hear('here')
         assert running.stop() == 0

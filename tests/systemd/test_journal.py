@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from sergeant_linux import catalog
-from sergeant_linux.client import Client
+from sergeant_linux.control.client import Client
+from sergeant_linux.log import catalog
 from tests.systemd.lab import USER, run, wait_until
 from tests.systemd.unit import Unit
 

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from sergeant_linux import gate as gates
+from sergeant_linux.engine.stacks import pipe
 from sergeant_linux.kernel import signals
 from sergeant_linux.kernel.pidref import Ended, PidRef
-from sergeant_linux.page import Page
-from sergeant_linux.stacks import pipe
+from sergeant_linux.wire import gate as gates
+from sergeant_linux.wire.scoreboard import Page
 from sergeant_linux.worker import main
 
 DEADLINE: Final = 10.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sergeant_linux.stacks import MOST, PATIENCE, Dump, pipe
+from sergeant_linux.engine.stacks import MOST, PATIENCE, Dump, pipe
 from sergeant_linux.worker.dump import SIGNAL
 from tests.worker.life import Life, Start
 

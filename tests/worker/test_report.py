@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sergeant_linux import gate as gates
+from sergeant_linux.wire import gate as gates
 from sergeant_linux.worker.report import Outcome, send_final
 
 

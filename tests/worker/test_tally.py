@@ -7,7 +7,7 @@ from typing import TypeVar
 import pytest
 
 import sergeant_linux
-from sergeant_linux.page import Look
+from sergeant_linux.wire.scoreboard import Look
 from tests.worker.life import DEADLINE, Life, Start
 from tests.worker.queues import Queue
 

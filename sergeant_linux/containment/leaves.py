@@ -1,0 +1,358 @@
+"""The cgroups of one pool: a folder of its own, and in it a leaf for each life.
+
+    HOME                        what is ours (delegation.py); controllers are enabled for what is below
+    ├── supervisor              our own processes, and whatever else was in HOME
+    └── sergeant-PID-RANDOM     one pool; held by flock(2) on the directory as long as its supervisor lives
+        ├── life-1              one life: worker, and all it starts
+        └── life-2
+
+Facts: a cgroup with controllers for its children may hold no processes, so they are moved out first, all of them,
+until none is left; enabling is one write, all or nothing. A leaf's counters begin at zero, so one that is never used
+twice tells about one life only. A lock on a directory is gone with the last process that has it open. A killed cgroup
+needs some milliseconds to become empty.
+Consequence: a folder that can be locked belongs to a dead predecessor: it is killed and removed; one that can't is a
+live neighbour's and is not touched. A limit is in force before the worker is born in the leaf. Nothing outside of
+HOME is ever written. Before the first worker one leaf is made with all its limits and a process of ours goes there:
+what would keep workers from being born is known at the start. Price: that move, 7 to 15 ms.
+
+Invariant: what was done to HOME is undone when it fails half-way, and at the end when no neighbour needs it.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from sergeant_linux.core.result import MemoryEvidence, OomScope
+from sergeant_linux.host.delegation import SUPERVISOR, Home, NotOurs, start_inside, what_opens
+from sergeant_linux.host.trial import try_birth
+from sergeant_linux.kernel.cgroup import Cgroup, explain
+
+POOL_PREFIX: Final = 'sergeant-'
+FOLDER_PATIENCE: Final = 2.0
+"""Seconds that the kernel is given to let go of what was killed in a pool's folder."""
+
+MOVE_ATTEMPTS: Final = 100
+
+ROOM: Final = 0.9
+"""A limit is written at once where no more than this part of it is used."""
+
+UNREACHABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.ENOENT})
+"""What the kernel answers to whom it doesn't let move a process: cgroups(7), delegation; ENOENT at the border of a
+cgroup namespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What every leaf is given: file -> value; `optional` ones where the kernel has the file. `needed`: the
+    controllers for them."""
+
+    required: Mapping[str, str]
+    optional: Mapping[str, str]
+    needed: frozenset[str]
+    pool: Mapping[str, str]
+
+
+class Leaf:
+    """The cgroup of one life."""
+
+    def __init__(self, cgroup: Cgroup, pool: Cgroup, *, has_memory: bool, limit: int | None) -> None:
+        self.cgroup = cgroup
+        self._pool = pool
+        self._has_memory = has_memory
+        self._limit = limit
+        self._pool_ooms = pool.table('memory.events.local').get('oom', 0) if has_memory else 0
+        self.directory = cgroup.open()
+
+    def close_directory(self) -> None:
+        """Let go of the descriptor that is passed to whoever is to be born here."""
+        if self.directory >= 0:
+            os.close(self.directory)
+            self.directory = -1
+
+    def memory_peak(self) -> int | None:
+        """Return the most it has had, in bytes; None where the kernel doesn't tell (memory.peak, since Linux 5.19)."""
+        return self.cgroup.number('memory.peak') if self._has_memory else None
+
+    def change_limit(self, limit: int | None) -> bool:
+        """Put another limit in force, in bytes; False when that would take pages away from it, and is not done here.
+
+        Raises OSError.
+        """
+        self._limit = limit
+        has = self.memory_now() or 0
+        if limit is not None and has > ROOM * limit:
+            return False
+        self.cgroup.write('memory.max', 'max' if limit is None else limit)
+        return True
+
+    def memory_now(self) -> int | None:
+        """Return memory.current in bytes."""
+        return self.cgroup.number('memory.current') if self._has_memory else None
+
+    def evidence(self) -> MemoryEvidence | None:
+        """Return what the counters say; to be read before the life is buried."""
+        if not self._has_memory:
+            return None
+        cgroup = self.cgroup
+        events = cgroup.table('memory.events')
+        kills = events.get('oom_kill', 0)
+        stat = cgroup.table('memory.stat')
+        scope = None
+        if kills:
+            if events.get('oom', 0) or self._has_met_a_limit():
+                scope = OomScope.WORKER
+            elif self._pool.table('memory.events.local').get('oom', 0) > self._pool_ooms:
+                scope = OomScope.POOL
+            else:
+                scope = OomScope.HOST
+        return MemoryEvidence(
+            limit_bytes=self._limit,
+            peak_bytes=cgroup.number('memory.peak'),
+            current_bytes=cgroup.number('memory.current'),
+            oom_kills=kills,
+            oom_scope=scope,
+            anon=stat.get('anon'),
+            file=stat.get('file'),
+            shmem=stat.get('shmem'),
+            kernel=stat.get('kernel'),
+        )
+
+    def _has_met_a_limit(self) -> bool:
+        """Whether a limit of this leaf or of a cgroup that the worker has made below was hit.
+
+        memory.events counts what is below, too, also what is gone; not where cgroups are mounted with
+        memory_localevents.
+        """
+        with suppress(OSError):
+            return any(each.table('memory.events.local').get('oom', 0) for each in self.cgroup.walk_down())
+        return False
+
+    def cpu_seconds(self) -> float | None:
+        """Return the cpu time of everything that ever ran here; cpu.stat is there without the controller (since Linux
+        4.15)."""
+        usage = self.cgroup.table('cpu.stat').get('usage_usec')
+        return usage / 1e6 if usage is not None else None
+
+    def processes(self) -> set[int]:
+        """Return the pids in it and in what a worker may have made below."""
+        found: set[int] = set()
+        with suppress(OSError):
+            for each in self.cgroup.walk_down():
+                found.update(each.processes())
+        return found
+
+    def kill(self) -> None:
+        """End everything in it; what is gone already is no error."""
+        with suppress(OSError):
+            self.cgroup.kill()
+
+    def remove_if_empty(self) -> bool:
+        """Remove it if nothing is left in it; False when something is, or the kernel has not let go yet."""
+        try:
+            return not self.cgroup.is_populated() and removed(self.cgroup)
+        except OSError:  # no free descriptor to look with
+            return False
+
+
+class Leaves:
+    """The cgroups of one pool, from the first to the last."""
+
+    def __init__(self, home: Home, limits: Limits, *, name: str) -> None:
+        """Take the home into use. Raises `NotOurs` when it can't be, and then nothing has changed."""
+        self.home = home
+        self._limits = limits
+        self._has_made_room = False
+        self._enabled: frozenset[str] = frozenset()
+        try:
+            available = home.cgroup.controllers()
+            wanted = limits.needed | ({'memory'} & available)
+            self.has_memory = 'memory' in available
+            clean_up_predecessors(home.cgroup)
+            self._enable(wanted - home.cgroup.enabled())
+            self.pool, self._lock = self._make_pool(name)
+            try:
+                self._set_up_pool(wanted)
+                self._try_birth()
+            except BaseException:
+                end(self.pool)
+                os.close(self._lock)
+                raise
+        except OSError as error:
+            self._undo()
+            raise NotOurs(f'cannot use {home.cgroup.path} ({explain(error)})', what_opens(error)) from None
+        except NotOurs:
+            self._undo()
+            raise
+
+    def _enable(self, missing: frozenset[str]) -> None:
+        if not missing:
+            return
+        home = self.home.cgroup
+        if not home.is_hierarchy_root:
+            self._move_out()
+        home.write('cgroup.subtree_control', ' '.join(f'+{name}' for name in sorted(missing)))
+        self._enabled = missing
+
+    def _move_out(self) -> None:
+        """Move every process of the home into the leaf `supervisor`, again until none is left: they may fork
+        meanwhile."""
+        home, leaf = self.home.cgroup, self.home.cgroup.child(SUPERVISOR)
+        for _ in range(MOVE_ATTEMPTS):
+            processes = home.processes()
+            if not processes:
+                return
+            with suppress(FileExistsError):
+                leaf.make()
+            self._has_made_room = True
+            for pid in processes:
+                with suppress(ProcessLookupError):
+                    leaf.write('cgroup.procs', pid)
+
+    def _make_pool(self, name: str) -> tuple[Cgroup, int]:
+        """Make the pool's folder and lock it. A neighbour that is cleaning up may take it for a dead one's before it
+        is locked: then try another."""
+        while True:
+            pool = self.home.cgroup.child(f'{POOL_PREFIX}{name}')
+            with suppress(FileExistsError):
+                pool.make()
+                try:
+                    if (lock := locked(pool)) is not None:
+                        if pool.exists():
+                            return pool, lock
+                        os.close(lock)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    with suppress(OSError):
+                        pool.remove()
+                    raise
+            name = f'{os.getpid()}-{secrets.token_hex(4)}'
+
+    def _set_up_pool(self, wanted: frozenset[str]) -> None:
+        if wanted:
+            self.pool.write('cgroup.subtree_control', ' '.join(f'+{name}' for name in sorted(wanted)))
+        for file, value in self._limits.pool.items():
+            self.pool.write(file, value)
+
+    def change_limits(self, limits: Limits) -> None:
+        """Give leaves that are made from now on these limits."""
+        self._limits = limits
+
+    def _try_birth(self) -> None:
+        """Make a leaf with its limits and have a process go there, as every worker will. Raises `NotOurs`, OSError."""
+        cgroup = self._make_leaf('probe')
+        try:
+            try_birth(cgroup)
+        except OSError as error:
+            if error.errno not in UNREACHABLE:
+                raise
+            reason = f'no process of ours may be moved to {self.home.cgroup.path} ({explain(error)})'
+            raise NotOurs(reason, start_inside(self.home.cgroup)) from None
+        finally:
+            end(cgroup)
+
+    def leaf(self, life: int) -> Leaf:
+        """Make the leaf of a life, with its limits in force. Raises OSError."""
+        cgroup = self._make_leaf(f'life-{life}')
+        limit = self._limits.required.get('memory.max')
+        try:
+            return Leaf(cgroup, self.pool, has_memory=self.has_memory, limit=int(limit) if limit else None)
+        except OSError:
+            cgroup.remove()
+            raise
+
+    def _make_leaf(self, name: str) -> Cgroup:
+        cgroup = self.pool.child(name)
+        cgroup.make()
+        try:
+            for file, value in self._limits.required.items():
+                if self.has_memory or not file.startswith('memory.'):
+                    cgroup.write(file, value)
+            for file, value in self._limits.optional.items():
+                with suppress(FileNotFoundError):
+                    cgroup.write(file, value)
+        except OSError:
+            cgroup.remove()
+            raise
+        return cgroup
+
+    def close(self) -> None:
+        """Remove the pool's folder (its leaves are gone or going), and give the home back as it was if no neighbour
+        uses it."""
+        end(self.pool)
+        os.close(self._lock)
+        self._undo()
+
+    def _undo(self) -> None:
+        """Put the home back: controllers off, processes back in it. Not while a neighbour is there."""
+        home = self.home.cgroup
+        with suppress(OSError):
+            if any(child.name.startswith(POOL_PREFIX) for child in home.children()):
+                return
+            if self._enabled:
+                home.write('cgroup.subtree_control', ' '.join(f'-{name}' for name in sorted(self._enabled)))
+            if self._has_made_room:
+                leaf = home.child(SUPERVISOR)
+                for pid in leaf.processes():
+                    with suppress(ProcessLookupError):
+                        home.write('cgroup.procs', pid)
+                leaf.remove()
+
+
+def clean_up_predecessors(home: Cgroup) -> None:
+    """Kill and remove the folders of pools whose supervisors are dead."""
+    for pool in home.children():
+        if not pool.name.startswith(POOL_PREFIX):
+            continue
+        with suppress(OSError):
+            if (lock := locked(pool)) is not None:
+                end(pool)
+                os.close(lock)
+
+
+def locked(pool: Cgroup) -> int | None:
+    """Return a descriptor that holds the lock of a pool's folder; None when somebody else has it."""
+    lock = pool.open()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def end(pool: Cgroup) -> None:
+    """Kill what is in a pool's folder, and remove it as soon as the kernel lets it go, within `FOLDER_PATIENCE`.
+
+    Another user's is left alone.
+    """
+    deadline = time.monotonic() + FOLDER_PATIENCE
+    try:
+        pool.kill()
+    except PermissionError:
+        return
+    except OSError:  # it is gone, or this kernel has no cgroup.kill: what is empty can be removed all the same
+        pass
+    while not removed(pool) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def removed(cgroup: Cgroup) -> bool:
+    """Remove a cgroup and all below it (a worker may have made some); False while anything in it is populated."""
+    try:
+        for each in cgroup.walk_down():
+            each.remove()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True

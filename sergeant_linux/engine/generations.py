@@ -1,0 +1,252 @@
+"""The fork servers of a pool: one for each generation of the code, of which there are two while a reload goes on.
+
+Facts: what a process has imported it keeps; new code takes a new process. A fork server may die at any time, and no
+worker minds.
+Consequence: each generation has a fork server of its own, and a life is asked of the one whose code it shall run. One
+that dies is replaced, but while a reload still loads it: then the reload has failed. One whose generation is over is
+ended, and not replaced.
+
+Invariant: of every server that was started, its process is reaped here and its descriptors are closed here.
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import Final
+
+from sergeant_linux.containment.search import FORK_SERVER, Stragglers
+from sergeant_linux.core.commands import FIRST_GENERATION, Command
+from sergeant_linux.core.deadlines import Deadlines
+from sergeant_linux.core.exit import CANT_LOAD
+from sergeant_linux.core.pool import Pool
+from sergeant_linux.core.reload import Phase
+from sergeant_linux.core.units import format_span
+from sergeant_linux.engine.fork_server import ForkServer, LeftThreads, Serving
+from sergeant_linux.kernel.poller import Handler, Poller
+from sergeant_linux.log.words import Journal
+
+PATIENCE: Final = 10.0
+"""Seconds a server that was killed may take to be gone."""
+
+
+class Due(Enum):
+    """What is to be done with a server at some time."""
+
+    START = 'start it'
+    OVERDUE = 'end it: it does not serve'
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """Something that is to be done with the server of a generation."""
+
+    generation: int
+    due: Due
+
+
+class Generations:
+    """All fork servers of one pool. `obey` carries out what the pool decides about what happens here; `stragglers` is
+    told when a server may have left something."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        poller: Poller[Handler],
+        journal: Journal,
+        make_server: Callable[[], ForkServer],
+        obey: Callable[[Iterable[Command]], None],
+        stragglers: Stragglers,
+    ) -> None:
+        self._pool = pool
+        self._poller = poller
+        self._journal = journal
+        self._make_server = make_server
+        self._obey = obey
+        self._stragglers = stragglers
+        self._servers: dict[int, ForkServer] = {}
+        self._leaving: list[ForkServer] = []
+        self._asked: dict[int, ForkServer] = {}
+        self._errands: Deadlines[Errand] = Deadlines()
+        self._has_begun = False
+
+    # What the loop asks for.
+
+    def start(self, generation: int) -> None:
+        """Start the fork server of a new generation."""
+        self._servers[generation] = self._make_server()
+        self._start(generation)
+
+    def end(self, generation: int) -> None:
+        """End the fork server of a generation that is over. Its unsent requests end at their gates."""
+        server = self._servers.pop(generation)
+        for due in Due:
+            self._errands.disarm(Errand(generation, due))
+        server.give_up()
+        if server.process is not None:
+            self._leaving.append(server)
+            server.overdue()
+
+    def of(self, generation: int, life: int) -> ForkServer:
+        """Return the fork server that is asked for this life."""
+        self._asked[life] = self._servers[generation]
+        return self._asked[life]
+
+    def cancel(self, life: int) -> None:
+        """Nobody wants this life any more. A server that has had the request for so long that it must hang is
+        ended."""
+        server = self._asked.get(life)
+        if server is not None:
+            if server.hangs(life):
+                self._tell_overdue(server)
+            server.cancel(life)
+
+    def settled(self, life: int) -> None:
+        """The request of this life has ended, as a hello or as an end of file on its gate."""
+        server = self._asked.pop(life, None)
+        if server is not None:
+            server.settled(life)
+
+    def next_errand(self) -> float | None:
+        """Return when `elapse` is due; None when nothing is."""
+        return self._errands.next()
+
+    def elapse(self, now: float) -> None:
+        """Do what is due."""
+        for errand in self._errands.elapse(now):
+            if errand.due is Due.START:
+                self._start(errand.generation)
+            else:
+                self._overdue(errand.generation)
+
+    def pids(self) -> set[int]:
+        """Return the pids of all servers that are not reaped."""
+        return {server.process.pid for server in self._all() if server.process is not None}
+
+    def reap(self, pid: int) -> None:
+        """The server with this pid is a zombie."""
+        for server in self._all():
+            if server.process is not None and server.process.pid == pid:
+                self._on_exit(server, 0)
+
+    def close(self) -> None:
+        """End all servers, and have what they have left looked for."""
+        for pid in self.pids():
+            self._stragglers.look_for(-pid, session=pid)
+        if self._has_begun:
+            self._stragglers.look_for(FORK_SERVER, session=0)
+            self._stragglers.look_for_births()
+        for server in self._all():
+            server.give_up()
+            if server.process is not None:
+                server.process.signal(signal.SIGKILL)
+                server.process.exited(PATIENCE)
+                with suppress(ChildProcessError):
+                    server.process.reap()
+            server.close()
+        self._servers.clear()
+        self._leaving.clear()
+
+    # Inside.
+
+    def _all(self) -> list[ForkServer]:
+        return [*self._servers.values(), *self._leaving]
+
+    def _generation_of(self, server: ForkServer) -> int | None:
+        return next((number for number, each in self._servers.items() if each is server), None)
+
+    def _is_loading(self, generation: int) -> bool:
+        reload = self._pool.last_reload
+        return reload is not None and reload.generation == generation and reload.phase is Phase.LOADING
+
+    def _failed(self, generation: int, reason: str) -> None:
+        self._obey(self._pool.generation_failed(generation, reason, time.monotonic()))
+
+    def _start(self, generation: int) -> None:
+        server, now = self._servers[generation], time.monotonic()
+        try:
+            server.start(now)
+        except OSError as error:
+            self._journal.note(logging.ERROR, f'the fork server could not be started: {error}', 'fork-server-failed')
+            if self._is_loading(generation):
+                self._failed(generation, f'the fork server could not be started: {error}')
+            else:
+                self._errands.arm(Errand(generation, Due.START), now + self._pool.policy.restart_max_delay)
+            return
+        self._has_begun = True
+        assert server.control is not None and server.process is not None
+        self._poller.register(server.control, partial(self._on_control, server))
+        self._poller.register(server.process, partial(self._on_exit, server))
+        self._errands.arm(Errand(generation, Due.OVERDUE), now + self._pool.policy.timeout_start)
+
+    def _on_control(self, server: ForkServer, events: int) -> None:
+        heard = server.hear()
+        if events & ~1 and server.control is not None:
+            self._poller.unregister(server.control)
+        generation = self._generation_of(server)
+        if generation is None:
+            return
+        match heard:
+            case Serving(failed):
+                self._errands.disarm(Errand(generation, Due.OVERDUE))
+                self._serves(generation, failed)
+            case LeftThreads(threads):
+                message = (
+                    f'what was preloaded has left {threads - 1} threads running: a fork would be unsafe, '
+                    'so every worker imports its modules itself'
+                )
+                self._journal.note(logging.WARNING, message, 'preload-left-threads', threads=threads - 1)
+
+    def _serves(self, generation: int, failed: tuple[tuple[str, str], ...]) -> None:
+        for module, exception in failed:
+            message = f'could not preload module: {module}: {exception}'
+            fields = {'module': module, 'exception': exception, 'generation': generation}
+            self._journal.note(logging.CRITICAL, message, 'preload-failed', **fields)
+        now = time.monotonic()
+        if failed and self._is_loading(generation):
+            module, exception = failed[0]
+            self._failed(generation, f'could not preload module: {module}: {exception}')
+        elif failed and generation == FIRST_GENERATION and not self._pool.ever_ready:
+            self._obey(self._pool.stop(now, status=CANT_LOAD))
+        else:
+            self._obey(self._pool.generation_serves(generation, now))
+
+    def _on_exit(self, server: ForkServer, events: int) -> None:
+        if server.process is None or server.control is None or not server.process.exited():
+            return
+        server.hear()
+        self._poller.unregister(server.control)
+        self._poller.unregister(server.process)
+        ended = server.bury(time.monotonic())
+        assert ended is not None
+        self._stragglers.look_for_births()
+        generation = self._generation_of(server)
+        if generation is None:
+            self._leaving.remove(server)
+            self._stragglers.look_for(-ended.pid, session=ended.pid)  # what it had preloaded may have started something
+            return
+        self._errands.disarm(Errand(generation, Due.OVERDUE))
+        message = f'the fork server({ended.pid}) has ended with {ended.how}: '
+        fields = {'pid': ended.pid, 'restart_in_seconds': ended.restart_in, 'generation': generation}
+        if self._is_loading(generation) and not server.left_threads:
+            message += 'it has not loaded the code'
+            self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
+            self._failed(generation, message)
+        else:
+            message += 'replacing it, no worker is concerned'
+            self._errands.arm(Errand(generation, Due.START), time.monotonic() + ended.restart_in)
+            self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
+
+    def _overdue(self, generation: int) -> None:
+        self._tell_overdue(self._servers[generation])
+        if self._is_loading(generation):
+            self._failed(generation, f'the code was not loaded within {format_span(self._pool.policy.timeout_start)}')
+
+    def _tell_overdue(self, server: ForkServer) -> None:
+        message = f'the fork server does not serve within {format_span(self._pool.policy.timeout_start)}: ending it'
+        self._journal.note(logging.ERROR, message, 'fork-server-overdue')
+        server.overdue()

@@ -1,0 +1,1 @@
+"""What is printed for others to run: a systemd unit, container files."""
