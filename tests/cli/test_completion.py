@@ -84,7 +84,7 @@ def test_without_argcomplete_a_shell_that_asks_gets_nothing(tmp_path: Path) -> N
 
 
 def test_the_command_says_to_bash_that_it_can_be_completed() -> None:
-    assert 'PYTHON_ARGCOMPLETE_OK' in (REPOSITORY / 'sergeant_linux' / 'cli.py').read_text()[:1024]
+    assert 'PYTHON_ARGCOMPLETE_OK' in (REPOSITORY / 'sergeant_linux' / 'cli' / 'main.py').read_text()[:1024]
 
 
 @pytest.mark.parametrize('shell', ['zsh', 'fish'])
