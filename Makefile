@@ -17,11 +17,12 @@ PYTHONS := $(foreach version,3.11 3.12 3.13,$(call interpreter,$(version)))
 PYTHON := $(firstword $(PYTHONS) python3)
 OTHERS := $(filter-out $(PYTHON),$(PYTHONS))
 
-.PHONY: help demo test lint pytest wheel package clean system-packages redis-server apt-get
+.PHONY: help demo test quick lint pytest wheel package clean system-packages redis-server apt-get
 
 help:
 	@echo 'make demo      watch a pool of four workers at work'
 	@echo 'make test      everything: lint, the tests on each Python from 3.11 to 3.13 that is here, the package'
+	@echo 'make quick     a minute of it: lint, the core, the contracts, a scenario for each room'
 	@echo 'make lint      ruff, mypy --strict, import-linter'
 	@echo 'make pytest    the tests on one Python; PYTEST="-k memory -x" hands options on'
 	@echo 'make lab       the tests that need cgroup v2 with its memory controller, on a kernel of their own'
@@ -41,6 +42,7 @@ HAS_DISK := $(and $(HAS_LAB),$(filter debian,$(shell . /etc/os-release && echo $
 NEWEST := $(lastword $(OTHERS))
 
 test: $(VENV)/.test redis-server $(if $(HAS_LAB),lab-setup)
+	@rm -f $(SECOND_TIME)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint $(if $(HAS_DISK),lab-disk)
 	@$(MAKE) --no-print-directory pytest PYTEST='--numprocesses=2 $(PYTEST)'
 	@$(if $(HAS_LAB),$(MAKE) --no-print-directory lab)
@@ -50,8 +52,9 @@ test: $(VENV)/.test redis-server $(if $(HAS_LAB),lab-setup)
 		echo "make: the tests again, with $$python"; \
 		[ $$python = $(NEWEST) ] && without= || without='--ignore=tests/scenarios --ignore=tests/core'; \
 		$(MAKE) --no-print-directory pytest PYTHON=$$python VENV=$(VENV)-$${python##*/} \
-			PYTEST="--numprocesses=2 -m 'not slow' $$without" || exit; \
+			PYTEST="--numprocesses=2 -m 'not slow' $$without" SECOND_TIME=$(SECOND_TIME) || exit; \
 	done
+	@[ ! -s $(SECOND_TIME) ] || { echo 'make: passed, but only the second time:'; sort -u $(SECOND_TIME); }
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check
@@ -60,14 +63,34 @@ lint: $(VENV)/.test
 
 # Facts: the tests play with real processes, signals and deadlines, on a machine that others use too; now and then one
 # is late for no fault of the code. A fault that is there is there again.
-# Decision: what has failed is run once more, in front of everybody; only what fails twice is a failure.
+# Decision: what has failed is run once more, in front of everybody; only what fails twice is a failure, and what passed
+# only the second time is listed at the end, by name.
+pytest: export FIRST = $(VENV)/bin/python -m pytest $(PYTEST)
+pytest: export SECOND = $(FIRST) --numprocesses=0 --last-failed --last-failed-no-failures none
 pytest: $(VENV)/.test redis-server
-	$(VENV)/bin/python -m pytest $(PYTEST) || { [ $$? = $(SOME_FAILED) ] || exit; $(ONCE_MORE); \
-		$(VENV)/bin/python -m pytest $(PYTEST) --numprocesses=0 --last-failed --last-failed-no-failures none; }
+	@tests/twice $(SECOND_TIME)
 
-# pytest's exit status when all tests were run and some have failed; any other is the end.
-SOME_FAILED := 1
-ONCE_MORE := echo 'make: once more, what has failed' >&2
+SECOND_TIME := $(CURDIR)/$(VENV)/.second-time
+
+# A scenario for each room, beside the tests that are fast.
+QUICK := tests/core tests/contract tests/wire $(addprefix tests/scenarios/, \
+	test_end_of_life.py::test_every_life_has_one_record_of_its_end_with_all_its_fields \
+	test_reloading.py::test_sighup_is_the_same \
+	test_operating.py::test_a_restart_replaces_the_named_worker_alone \
+	test_page.py \
+	test_stragglers.py::test_what_a_worker_has_started_is_gone_after_a_sigkill_of_the_supervisor \
+	test_memory.py::test_no_limit_no_look_and_no_meter \
+	test_credentials.py::test_a_group_alone_changes_the_group_alone \
+	test_embedding.py::test_all_that_was_borrowed_is_given_back \
+	test_notify.py::test_a_pool_tells_of_its_whole_life) \
+	tests/cli/test_on_a_pool.py tests/recipes/test_unit.py tests/log/test_log.py
+
+quick: $(VENV)/.test redis-server
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick-tests
+
+.PHONY: quick-tests
+quick-tests:
+	$(VENV)/bin/python -m pytest -q -m 'not slow' $(QUICK)
 
 # The folder build/ would hand on modules that are no longer in the tree.
 wheel: $(VENV)/.test
@@ -141,14 +164,14 @@ LAB := tests/lab $(addprefix tests/kernel/test_pidref.py::test_a_,thread_is_no_p
 lab: $(VENV)/.test lab-setup $(if $(HAS_DISK),lab-disk wheel)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lab-of-root lab-of-nobody $(if $(HAS_DISK),$(LABS_ON_DISK))
 
+lab-of-root: export FIRST = vagrant/lab --timeout 20min -- $(VENV)/bin/python -m pytest $(LAB)
 lab-of-root:
-	$(call twice,vagrant/lab --timeout 20min -- $(VENV)/bin/python -m pytest $(LAB))
+	@tests/twice $(SECOND_TIME)
 
+lab-of-nobody: export FIRST = vagrant/lab --timeout 20min --user nobody -- $(VENV)/bin/python -m pytest -p no:cacheprovider -m 'not slow' tests/lab
 lab-of-nobody:
-	$(call twice,vagrant/lab --timeout 20min --user nobody -- \
-		$(VENV)/bin/python -m pytest -p no:cacheprovider -m 'not slow' tests/lab)
+	@tests/twice $(SECOND_TIME)
 
-twice = $(1) || { [ $$? = $(SOME_FAILED) ] || exit; $(ONCE_MORE); $(1); }
 
 lab-setup:
 	@PATH="$$PATH:/usr/sbin:/sbin"; lacks=; \
@@ -162,11 +185,13 @@ lab-setup:
 lab-systemd: $(VENV)/.test lab-disk wheel
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(LABS_ON_DISK)
 
+lab-of-podman: export FIRST = vagrant/lab --systemd --timeout 20min -- python -m pytest -p no:cacheprovider tests/containers
 lab-of-podman:
-	$(call twice,vagrant/lab --systemd --timeout 20min -- python -m pytest -p no:cacheprovider tests/containers)
+	@tests/twice $(SECOND_TIME)
 
+lab-of-units: export FIRST = vagrant/lab --systemd --timeout 20min -- python -m pytest -p no:cacheprovider tests/systemd
 lab-of-units:
-	$(call twice,vagrant/lab --systemd --timeout 20min -- python -m pytest -p no:cacheprovider tests/systemd)
+	@tests/twice $(SECOND_TIME)
 
 lab-disk: $(VENV)/.test lab-setup
 	@PATH="$$PATH:/usr/sbin:/sbin"; lacks=; \

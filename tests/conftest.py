@@ -143,6 +143,14 @@ def wait_until_empty(look: Callable[[], set[Process]]) -> set[Process]:
     return found
 
 
+def pytest_configure() -> None:
+    """Begin with the signals as a shell's foreground has them: a job in the background is started with SIGINT ignored, one
+    below nohup(1) with SIGHUP, and what is ignored is so in every program that a test starts (execve(2))."""
+    for signum, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, usual)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what the guard needs to know: did the test come to its end, and did it fail?"""
