@@ -27,6 +27,7 @@ help:
 	@echo 'make pytest    the tests on one Python; PYTEST="-k memory -x" hands options on'
 	@echo 'make lab       the tests that need cgroup v2 with its memory controller, on a kernel of their own'
 	@echo 'make lab-systemd  the tests that need systemd and podman, in a Debian of their own'
+	@echo 'make benchmark-short BEFORE=COMMIT  what this checkout has become faster or slower in since then, in a minute'
 	@echo 'make package   build the wheel, install it into a fresh venv, call it'
 	@echo 'make clean     remove what these have made in this folder'
 
@@ -91,6 +92,10 @@ quick: $(VENV)/.test redis-server
 .PHONY: quick-tests
 quick-tests:
 	$(VENV)/bin/python -m pytest -q -m 'not slow' $(QUICK)
+
+.PHONY: benchmark-short
+benchmark-short: $(VENV)/.test
+	@$(VENV)/bin/python tests/benchmarks/compare.py $(BEFORE)
 
 # The folder build/ would hand on modules that are no longer in the tree.
 wheel: $(VENV)/.test
