@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
+from math import inf
 from typing import Any, Final, Protocol
 
 from sergeant_linux.control.server import Reply
@@ -22,7 +23,7 @@ from sergeant_linux.core.commands import Command
 from sergeant_linux.core.policy import Auto, BadValue, Knob, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.reload import Phase, Reload
-from sergeant_linux.core.slot import State
+from sergeant_linux.core.restart import Restart
 from sergeant_linux.core.snapshot import SeatView
 from sergeant_linux.log.recent import Event, Recent
 
@@ -77,9 +78,10 @@ class Supervision(Protocol):
 
 
 class Errand(Protocol):
-    """A request that takes time."""
+    """A request that takes time. `look_again_at`: when to look at it though nothing may have happened."""
 
     reply: Reply
+    look_again_at: float
 
     def look(self) -> bool:
         """Tell what is new; True when it is over, and answered."""
@@ -129,6 +131,11 @@ class Desk:
         if self._errands:
             self._errands = [errand for errand in self._errands if not (errand.reply.is_gone or errand.look())]
 
+    def next_deadline(self) -> float | None:
+        """Return when `look` is to be called, in seconds of the monotonic clock; None: nothing is due."""
+        nearest = min((errand.look_again_at for errand in self._errands), default=inf)
+        return nearest if nearest < inf else None
+
     def close(self, exit_status: int | None) -> None:
         """The pool leaves: answer who still waits."""
         for errand in self._errands:
@@ -165,20 +172,22 @@ class Desk:
     def _restart(self, arguments: Arguments, reply: Reply) -> None:
         waits = flag(arguments, 'wait', default=True)
         chosen = arguments.get('slots')
-        known = {slot.number: slot.incumbent for slot in self._pool.snapshot(time.monotonic()).slots}
+        known = {slot.number for slot in self._pool.snapshot(time.monotonic()).slots}
         if chosen is None:
-            chosen = list(known)
+            chosen = sorted(known)
         if not isinstance(chosen, list) or not all(type(each) is int for each in chosen):
             raise Bad('expected a list of slots')
-        if missing := sorted(set(chosen) - known.keys()):
-            raise Bad(f'there is no slot {missing[0]}; there are {", ".join(map(str, known))}')
+        if missing := sorted(set(chosen) - known):
+            raise Bad(f'there is no slot {missing[0]}; there are {", ".join(map(str, sorted(known)))}')
         self._only_while_it_runs()
-        lives = {number: last_life(known[number]) for number in sorted(set(chosen))}
-        self._supervision.obey(self._pool.restart(time.monotonic(), chosen))
+        slots = sorted(set(chosen))
+        self._supervision.obey(self._pool.restart(time.monotonic(), slots))
+        restart = self._pool.last_restart
+        assert restart is not None
         if waits:
-            self._send(Restarting(self._pool, lives, reply))
+            self._send(Restarting(self._pool, restart, slots, reply))
         else:
-            reply.done({'slots': list(lives)})
+            reply.done({'slots': slots})
 
     def _stop(self, arguments: Arguments, reply: Reply) -> None:
         at_once, waits = flag(arguments, 'now', default=False), flag(arguments, 'wait', default=True)
@@ -268,6 +277,9 @@ class Desk:
 
 MOST_WORKERS: Final = 100_000
 
+PAUSE: Final = 0.25
+"""Seconds between two pieces of news that name all who are waited for."""
+
 
 class Reloading:
     """Waits for the end of a reload."""
@@ -276,6 +288,7 @@ class Reloading:
         self._pool = pool
         self._reload = reload
         self._told: object = None
+        self.look_again_at = inf
         self.reply = reply
 
     def look(self) -> bool:
@@ -296,32 +309,41 @@ class Reloading:
 
 
 class Restarting:
-    """Waits until each of these lives is replaced."""
+    """Waits for the end of a restart."""
 
-    def __init__(self, pool: Pool, lives: dict[int, int], reply: Reply) -> None:
+    def __init__(self, pool: Pool, restart: Restart, slots: list[int], reply: Reply) -> None:
         self._pool = pool
-        self._waiting = dict(lives)
-        self._slots = list(lives)
-        self._told: object = None
+        self._restart = restart
+        self._slots = slots
+        self._told: int | None = None
+        self._quiet_until = -inf
+        self.look_again_at = inf
         self.reply = reply
 
     def look(self) -> bool:
-        for slot, life in list(self._waiting.items()):
-            if self._pool.is_replaced(slot, life):
-                del self._waiting[slot]
-        if not self._waiting:
+        restart, now = self._restart, time.monotonic()
+        if restart.reason is not None:
+            self.reply.failed('failed', f'{restart.reason}; slots {sorted(restart.waiting)} were not restarted')
+        elif not restart.waiting:
             self.reply.done({'slots': self._slots})
-            return True
-        if self._pool.stopping:
+        elif self._pool.stopping:
             self.give_up(None)
-            return True
-        if len(self._waiting) != self._told:
-            self._told = len(self._waiting)
-            self.reply.event({'event': 'restart-progress', 'waiting': sorted(self._waiting)})
-        return False
+        else:
+            self.look_again_at = inf
+            if len(restart.waiting) != self._told:
+                self._tell(now)
+            return False
+        return True
+
+    def _tell(self, now: float) -> None:
+        if now < self._quiet_until:
+            self.look_again_at = self._quiet_until
+            return
+        self._quiet_until, self._told = now + PAUSE, len(self._restart.waiting)
+        self.reply.event({'event': 'restart-progress', 'waiting': sorted(self._restart.waiting)})
 
     def give_up(self, exit_status: int | None) -> None:
-        self.reply.failed('failed', f'the pool stops, and slots {sorted(self._waiting)} were not restarted')
+        self.reply.failed('failed', f'the pool stops, and slots {sorted(self._restart.waiting)} were not restarted')
 
 
 class Stopping:
@@ -331,11 +353,23 @@ class Stopping:
         self._pool = pool
         self._status = status
         self._deadline = deadline
+        self._seen: int | None = None
         self._told: object = None
+        self._quiet_until = -inf
+        self.look_again_at = inf
         self.reply = reply
 
     def look(self) -> bool:
-        now = time.monotonic()
+        now, self.look_again_at = time.monotonic(), inf
+        if self._pool.stopping and self._pool.version != self._seen:
+            if now < self._quiet_until:
+                self.look_again_at = self._quiet_until
+            else:
+                self._seen, self._quiet_until = self._pool.version, now + PAUSE
+                self._tell(now)
+        return False
+
+    def _tell(self, now: float) -> None:
         slots = self._pool.snapshot(now).slots
         busy = [
             {
@@ -349,12 +383,11 @@ class Stopping:
             if seat is not None and seat.pid is not None
         ]
         who = [(each['slot'], each['pid'], each['state']) for each in busy]
-        if self._pool.stopping and who != self._told:
+        if who != self._told:
             self._told = who
             left = max(0.0, self._deadline - now)
             left_seconds = round(left, 3) if left < float('inf') else None
             self.reply.event({'event': 'stop-progress', 'busy': busy, 'left_seconds': left_seconds})
-        return False
 
     def give_up(self, exit_status: int | None) -> None:
         self.reply.done({'status': exit_status})
@@ -365,6 +398,7 @@ class Following:
 
     def __init__(self, recent: Recent, reply: Reply) -> None:
         self._recent = recent
+        self.look_again_at = inf
         self.reply = reply
         recent.listen(self._tell)
 
@@ -380,11 +414,6 @@ class Following:
     def give_up(self, exit_status: int | None) -> None:
         self._recent.leave(self._tell)
         self.reply.done({'events': []})
-
-
-def last_life(seat: SeatView) -> int:
-    """Return the life that a restart of this seat replaces: one that only starts is new already."""
-    return (seat.life or 0) - (seat.state is State.START)
 
 
 def texts(policy: Policy) -> dict[str, str]:

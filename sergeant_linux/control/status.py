@@ -11,8 +11,9 @@ Invariant: what isn't known is None, and what can't be read makes no answer fail
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from sergeant_linux import __version__
@@ -91,6 +92,14 @@ class Status:
         """Return the whole picture; its form is documented in the README."""
         now = time.monotonic()
         snapshot, policy, choice = self._pool.snapshot(now), self._pool.policy, self.choice
+        slots = [
+            {
+                'slot': slot.number,
+                **self._seat(slot.incumbent, now),
+                'successor': self._seat(slot.successor, now) if slot.successor is not None else None,
+            }
+            for slot in snapshot.slots
+        ]
         return {
             **self.identity(),
             'started': utc(self._began[0]),
@@ -100,7 +109,8 @@ class Status:
             'ready': snapshot.ready,
             'generation': snapshot.generation,
             'spawned': snapshot.lives,
-            'restarts': sum(slot.incumbent.restarts for slot in snapshot.slots),
+            'restarts': self._pool.counters.restarts,
+            'counters': self._counters(slots),
             'backend': {
                 'memory': choice.memory if choice is not None else None,
                 'containment': choice.containment if choice is not None else None,
@@ -114,14 +124,17 @@ class Status:
             'watchdog_seconds': policy.worker_watchdog,
             'reload': reload_picture(self._pool.last_reload),
             'last_trouble': self._recent.last_trouble,
-            'slots': [
-                {
-                    'slot': slot.number,
-                    **self._seat(slot.incumbent, now),
-                    'successor': self._seat(slot.successor, now) if slot.successor is not None else None,
-                }
-                for slot in snapshot.slots
-            ],
+            'slots': slots,
+        }
+
+    def _counters(self, slots: Iterable[Picture]) -> Picture:
+        """Return what has happened so far; the tasks of lives that go on are added to those of the lives that ended."""
+        counters = self._pool.counters
+        seats = [seat for slot in slots for seat in (slot, slot['successor']) if seat is not None]
+        return {
+            **asdict(counters),
+            'tasks_done': counters.tasks_done + sum(seat['tasks_done'] or 0 for seat in seats),
+            'tasks_failed': counters.tasks_failed + sum(seat['tasks_failed'] or 0 for seat in seats),
         }
 
     def tell(self, journal: Journal) -> None:

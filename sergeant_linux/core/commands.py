@@ -207,6 +207,15 @@ class ReloadEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartEnded:
+    """A restart is over. `reason`: why it was given up, None when all is done; `changed`: how many of `of`."""
+
+    changed: int
+    of: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSucceeds:
     """A worker is going to be succeeded; `measured`: bytes of memory, when that is the reason."""
 
@@ -255,6 +264,7 @@ Report: TypeAlias = (
     | Scaled
     | ReloadStarted
     | ReloadEnded
+    | RestartEnded
 )
 """Facts for the log."""
 

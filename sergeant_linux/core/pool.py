@@ -29,6 +29,7 @@ from sergeant_linux.core.commands import (
     ReloadEnded,
     ReloadStarted,
     ReplaceSoon,
+    RestartEnded,
     Scaled,
     Spawn,
     StartGeneration,
@@ -37,6 +38,7 @@ from sergeant_linux.core.commands import (
     WorkerExited,
     WorkerSpawnFailed,
 )
+from sergeant_linux.core.counters import Counters
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import (
     KillRequested,
@@ -51,6 +53,7 @@ from sergeant_linux.core.events import (
 from sergeant_linux.core.exit import STOPPED
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.reload import TRYING, Phase, Reload
+from sergeant_linux.core.restart import Restart
 from sergeant_linux.core.result import Request
 from sergeant_linux.core.slot import Life, PoolFacts, Seat, Slot, State
 from sergeant_linux.core.snapshot import SlotView, Snapshot, view
@@ -84,9 +87,12 @@ class Pool:
         self._surge: set[int] = set()
         self._away: set[int] = set()
         self._reload: Reload | None = None
+        self._restarts: dict[int, Restart] = {}
+        self._last_restart: Restart | None = None
         self._generations = self._facts.generation
         self._status = STOPPED
         self._left = False
+        self._version = 0
         for number in range(policy.concurrent_workers):
             self._add_slot(number)
 
@@ -133,14 +139,21 @@ class Pool:
 
     def restart(self, now: float, slots: Collection[int] | None = None) -> list[Command]:
         """Have the workers of these slots (None: of all) replaced, each when its turn comes. One that waits for its
-        restart is restarted now; one that only starts is new already."""
+        restart is restarted now; one that only starts is new already; see restart.py."""
+        if self._facts.stopping:
+            return []
+        chosen = [slot for slot in self._staying() if slots is None or slot.number in slots]
+        waiting = {slot.number: _last_life(slot.incumbent) for slot in chosen}
+        known = next((each for each in self._restarts.values() if each.waiting == waiting), None)
+        self._last_restart = known or Restart(self._next_restart(), waiting, len(waiting))
+        if self._last_restart.goes_on:
+            self._restarts[self._last_restart.number] = self._last_restart
         commands: list[Command] = []
-        for slot in self._staying():
-            if (slots is None or slot.number in slots) and not self._facts.stopping:
-                if slot.incumbent.state is State.RUNNING:
-                    commands += self._step(slot.incumbent, SuccessionRequested(Request.RESTART), now)
-                elif slot.incumbent.state is State.AUTO_RESTART:
-                    commands += self._step(slot.incumbent, StartRequested(), now)
+        for slot in chosen:
+            if slot.incumbent.state is State.RUNNING:
+                commands += self._step(slot.incumbent, SuccessionRequested(Request.RESTART), now)
+            elif slot.incumbent.state is State.AUTO_RESTART:
+                commands += self._step(slot.incumbent, StartRequested(), now)
         return commands
 
     def reload(self, now: float) -> list[Command]:
@@ -153,8 +166,7 @@ class Pool:
             base = self._reload.base
             commands += self._give_up_reload(Phase.SUPERSEDED, 'another reload was asked for', now)
         self._generations += 1
-        slots = {slot.number for slot in self._staying()}
-        self._reload = Reload(self._generations, base, slots, len(slots))
+        self._reload = Reload(self._generations, base, {slot.number for slot in self._staying()})
         self._facts.on_trial = self._generations
         return [*commands, ReloadStarted(self._generations), StartGeneration(self._generations)]
 
@@ -228,13 +240,20 @@ class Pool:
         """The reload that goes on, or the last one that has ended."""
         return self._reload
 
-    def is_replaced(self, slot: int, life: int) -> bool:
-        """Return whether this life has left this slot, and a later one is ready there (or the slot is gone)."""
-        found = self._slots.get(slot)
-        if found is None or found.retiring:
-            return True
-        current = found.incumbent.life
-        return found.incumbent.state is State.RUNNING and current is not None and current.number > life
+    @property
+    def last_restart(self) -> Restart | None:
+        """The restart that was asked for last."""
+        return self._last_restart
+
+    @property
+    def counters(self) -> Counters:
+        """What has happened so far."""
+        return self._facts.counters
+
+    @property
+    def version(self) -> int:
+        """A number that grows whenever anything has changed."""
+        return self._version
 
     def snapshot(self, now: float) -> Snapshot:
         """Return a picture of the pool."""
@@ -268,6 +287,7 @@ class Pool:
         """Let one seat take one step, and do what it asks of the pool."""
         was_ready = self._facts.ever_ready
         life_before = seat.life
+        self._version += 1
         commands = seat.handle(event, now)
         ended = life_before if seat.life is not life_before else None
         if ended is not None:
@@ -292,11 +312,15 @@ class Pool:
                 case _:
                     yield command
         if ended is not None:
+            tried = ended.generation == self._facts.on_trial
             yield from self._see_trial(seat, ended, commands, now)
+            if seat.wanted and not tried and ended.ready_at is None:
+                yield from self._see_failed_start(seat, ended, commands, now)
         slot = self._slots.get(seat.slot)
         if slot is not None:
             yield from self._settle(slot, now)
             yield from self._see_generation(slot, now)
+        yield from self._see_restarts(seat.slot)
         yield from self._go_on_with_reload(now)
         if self._facts.ever_ready and not was_ready:
             yield from self._start_the_others(now)
@@ -317,7 +341,9 @@ class Pool:
                 self._surge.discard(slot.number)
                 self._turns.append(incumbent)  # should it be asked for again, or still
         elif successor is not None and incumbent.state in AT_REST:
-            successor.restarts += incumbent.restarts + 1
+            successor.restarts += incumbent.restarts
+            successor.count_restart()
+            successor.once = False
             slot.incumbent, slot.successor = successor, None
             self._surge.discard(slot.number)
         elif successor is not None and successor.state is State.RUNNING and incumbent.state is State.RUNNING:
@@ -325,7 +351,7 @@ class Pool:
             yield from self._step(incumbent, self._planned(request), now)
         elif slot.number in self._away and not self._facts.stopping:
             if incumbent.state is State.DEAD:
-                incumbent.restarts += 1
+                incumbent.count_restart()
                 yield from self._step(incumbent, StartRequested(), now)
             elif incumbent.state is State.RUNNING and incumbent.wanted:
                 self._away.discard(slot.number)
@@ -345,7 +371,9 @@ class Pool:
             if incumbent.state is not State.RUNNING or incumbent.current.blame.request is None:
                 continue
             if with_successor:
-                yield from self._step(self._place_successor(slot), StartRequested(), now)
+                successor = self._place_successor(slot)
+                successor.once = incumbent.current.blame.request is Request.RESTART
+                yield from self._step(successor, StartRequested(), now)
             else:
                 yield from self._send_away(slot, incumbent.current.blame.request, now)
 
@@ -379,7 +407,7 @@ class Pool:
                 reload.has_to_change({slot.number for slot in self._staying()})
                 for slot in self._staying():
                     yield from self._see_generation(slot, now)
-        if reload.phase is Phase.ROLLING and not reload.unchanged:
+        if reload.phase is Phase.ROLLING and reload.changed == reload.of:
             yield from self._end_reload(Phase.DONE, None)
             yield EndGeneration(reload.base)
 
@@ -388,12 +416,12 @@ class Pool:
         reload, incumbent = self._reload, slot.incumbent
         if reload is None or reload.phase in TRYING or slot.retiring or self._facts.stopping:
             return
-        if incumbent.state is State.RUNNING:
-            if not _is_of(incumbent, self._facts.generation):
-                if incumbent.current.blame.request is None:
-                    yield from self._step(incumbent, SuccessionRequested(Request.RELOAD), now)
-            elif slot.successor is None:
-                reload.unchanged.discard(slot.number)
+        if incumbent.state is not State.RUNNING:
+            return
+        if slot.successor is None:
+            reload.runs(slot.number, incumbent.current.generation)
+        if not _is_of(incumbent, self._facts.generation) and incumbent.current.blame.request is None:
+            yield from self._step(incumbent, SuccessionRequested(Request.RELOAD), now)
 
     def _send_canary(self, reload: Reload, now: float) -> Iterator[Command]:
         """Try the new code beside a worker that runs, or in the place of one that waits for its restart."""
@@ -424,8 +452,8 @@ class Pool:
             if reload.canary is seat:
                 reload.canary = None  # another one is sent
             return
-        reason = next((text for command in commands if (text := _why_not_ready(command))), 'it was given up')
-        yield from self._give_up_reload(Phase.FAILED, f'a worker of the new code did not become ready: {reason}', now)
+        reason = f'a worker of the new code did not become ready: {_why_not_ready(commands)}'
+        yield from self._give_up_reload(Phase.FAILED, reason, now)
         if slot.successor is seat:
             self._give_up_successor(slot, now)
         elif slot.number not in self._away:
@@ -443,7 +471,7 @@ class Pool:
                 self._give_up_successor(slot, now)
                 yield from self._step(successor, StopRequested(Request.RELOAD, 0.0, self.policy.timeout_stop), now)
             elif successor is None and _is_of(slot.incumbent, reload.base):
-                self._let_stay(slot.incumbent, now)
+                self._let_stay(slot.incumbent, Request.RELOAD, now)
             yield from self._see_generation(slot, now)
         yield EndGeneration(reload.generation)
 
@@ -453,11 +481,11 @@ class Pool:
         assert slot.successor is not None
         slot.successor.wanted = False
         slot.incumbent.wanted = not slot.retiring
-        self._let_stay(slot.incumbent, now)
+        self._let_stay(slot.incumbent, Request.RELOAD, now)
 
-    def _let_stay(self, seat: Seat, now: float) -> None:
-        """A worker that was to go for a reload is as if it had never been asked for."""
-        if seat.state is State.RUNNING and seat.current.blame.request is Request.RELOAD:
+    def _let_stay(self, seat: Seat, request: Request, now: float) -> None:
+        """A worker that was to go for this reason is as if it had never been asked for."""
+        if seat.state is State.RUNNING and seat.current.blame.request is request:
             seat.current.blame.request = None
             self._arm_lifetime(seat, now)
 
@@ -477,6 +505,48 @@ class Pool:
         reload.phase, reload.reason, reload.canary = phase, reason, None
         self._facts.on_trial = None
         yield ReloadEnded(reload.generation, phase, reload.changed, reload.of, reason)
+
+    # Restart.
+
+    def _next_restart(self) -> int:
+        return self._last_restart.number + 1 if self._last_restart is not None else 1
+
+    def _see_restarts(self, number: int) -> Iterator[Command]:
+        """See whether restarts wait for this slot no longer: its worker is replaced, or it goes."""
+        slot = self._slots.get(number)
+        for restart in list(self._restarts.values()):
+            life = restart.waiting.get(number)
+            if life is not None and (slot is None or slot.retiring or _runs_later_life(slot.incumbent, life)):
+                del restart.waiting[number]
+                if not restart.waiting:
+                    del self._restarts[restart.number]
+                    yield RestartEnded(restart.changed, restart.of, None)
+
+    def _see_failed_start(self, seat: Seat, life: Life, commands: Sequence[object], now: float) -> Iterator[Command]:
+        """A life has ended before it was ready: so end the restarts that it is a part of."""
+        failed = [each for each in self._restarts.values() if each.waiting.get(seat.slot, life.number) < life.number]
+        for restart in failed:
+            del self._restarts[restart.number]
+            restart.reason = f'a fresh worker in slot {seat.slot} did not become ready: {_why_not_ready(commands)}'
+            yield RestartEnded(restart.changed, restart.of, restart.reason)
+        if seat.once:
+            self._give_up_restarting(self._slots[seat.slot], now)
+        still_waiting = {number for each in self._restarts.values() for number in each.waiting}
+        given_up: list[Seat] = []
+        for number in sorted({number for each in failed for number in each.waiting} - still_waiting):
+            slot = self._slots[number]
+            successor = slot.successor
+            if successor is None:
+                self._let_stay(slot.incumbent, Request.RESTART, now)
+            elif successor.once and successor.state is State.START:
+                self._give_up_restarting(slot, now)
+                given_up.append(successor)
+        for successor in given_up:
+            yield from self._step(successor, StopRequested(Request.RESTART, 0.0, self.policy.timeout_stop), now)
+
+    def _give_up_restarting(self, slot: Slot, now: float) -> None:
+        self._let_stay(slot.incumbent, Request.RESTART, now)
+        self._give_up_successor(slot, now)
 
     def _planned(self, request: Request) -> StopRequested:
         return StopRequested(request, self.policy.timeout_drain, self.policy.timeout_stop)
@@ -513,8 +583,21 @@ def _is_of(seat: Seat, generation: int) -> bool:
     return seat.life is not None and seat.life.generation == generation
 
 
-def _why_not_ready(command: object) -> str | None:
-    """Return what a report of an end says of its cause, None for another command."""
+def _last_life(seat: Seat) -> int:
+    """Return the life that a restart of this seat replaces: one that only starts is new already."""
+    return (seat.life.number if seat.life is not None else 0) - (seat.state is State.START)
+
+
+def _runs_later_life(seat: Seat, life: int) -> bool:
+    return seat.state is State.RUNNING and seat.current.number > life
+
+
+def _why_not_ready(commands: Sequence[object]) -> str:
+    """Return what the report of an end says of its cause."""
+    return next((text for command in commands if (text := _cause_in(command))), 'it was given up')
+
+
+def _cause_in(command: object) -> str | None:
     match command:
         case WorkerSpawnFailed(reason=reason):
             return reason

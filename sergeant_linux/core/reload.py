@@ -14,7 +14,7 @@ that comes meanwhile supersedes the one that goes on.
 Price: a worker that is ready and breaks afterwards is no fault that a reload sees.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -41,14 +41,14 @@ GOING_ON: Final = TRYING | {Phase.ROLLING}
 
 @dataclass(slots=True)
 class Reload:
-    """One reload. `base`: the generation to go back to; `canary`: the seat on which the new one is tried; `unchanged`:
-    the slots that have no worker of the new generation yet, of `of` in all; `reason`: why it has not changed them
-    all."""
+    """One reload. `base`: the generation to go back to; `canary`: the seat on which the new one is tried; `slots`:
+    those that are to change; `have_changed`: those of them whose worker is of the new generation, now; `reason`: why it
+    has not changed them all."""
 
     generation: int
     base: int
-    unchanged: set[int]
-    of: int
+    slots: set[int]
+    have_changed: set[int] = field(default_factory=set)
     phase: Phase = Phase.LOADING
     canary: Seat | None = None
     reason: str | None = None
@@ -56,17 +56,29 @@ class Reload:
     @property
     def changed(self) -> int:
         """How many slots have a worker of the new generation."""
-        return self.of - len(self.unchanged)
+        return len(self.have_changed)
+
+    @property
+    def of(self) -> int:
+        """How many slots there are to change."""
+        return len(self.slots)
 
     def has_to_change(self, slots: set[int]) -> None:
         """These slots, and no others, are to have a worker of the new generation."""
-        self.unchanged, self.of = slots, len(slots)
+        self.slots, self.have_changed = slots, self.have_changed & slots
+
+    def runs(self, slot: int, generation: int) -> None:
+        """The worker of this slot, alone in it, is of this generation."""
+        if slot in self.slots and generation == self.generation:
+            self.have_changed.add(slot)
+        else:
+            self.have_changed.discard(slot)
 
     def leave_out(self, slot: int) -> None:
         """This slot goes."""
-        if slot in self.unchanged:
-            self.unchanged.discard(slot)
-            self.of -= 1
+        if self.goes_on:
+            self.slots.discard(slot)
+            self.have_changed.discard(slot)
 
     @property
     def goes_on(self) -> bool:

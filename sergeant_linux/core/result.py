@@ -106,7 +106,8 @@ class Ending:
     """The evidence of one end, read before the process is buried.
 
     exit_code, signal: the wait status (one of them, or neither when `stolen`: somebody else has reaped the process).
-    max_rss_bytes: the highest own sample of its memory; cpu_seconds: user + system time. None: not known.
+    max_rss_bytes: the highest own sample of its memory; cpu_seconds: user + system time; tasks_done, tasks_failed: what
+    its page has counted. None: not known.
     """
 
     exit_code: int | None
@@ -117,6 +118,8 @@ class Ending:
     max_rss_bytes: int | None = None
     cpu_seconds: float | None = None
     memory: MemoryEvidence | None = None
+    tasks_done: int | None = None
+    tasks_failed: int | None = None
 
     @property
     def was_oom_killed(self) -> bool:

@@ -49,6 +49,7 @@ from sergeant_linux.core.commands import (
     WorkerStartTimedOut,
     WorkerSucceeds,
 )
+from sergeant_linux.core.counters import Counters
 from sergeant_linux.core.events import (
     Exited,
     Hung,
@@ -113,6 +114,7 @@ class PoolFacts:
     lives: int = 0
     generation: int = FIRST_GENERATION
     on_trial: int | None = None
+    counters: Counters = field(default_factory=Counters)
 
     def next_life(self) -> int:
         """Return a number no life of this pool has had."""
@@ -137,7 +139,7 @@ class Life:
 @dataclass(slots=True, eq=False)
 class Seat:
     """A place for one worker process of a slot. `generation`: the code its next life is born from, where that isn't
-    the pool's."""
+    the pool's; `once`: its life is not followed by another one if it never becomes ready."""
 
     slot: int
     facts: PoolFacts
@@ -153,12 +155,18 @@ class Seat:
     after_end: Next = Next.REST
     restart_in: float | None = None
     generation: int | None = None
+    once: bool = False
 
     @property
     def current(self) -> Life:
         """The life in this seat. Only for states that have one."""
         assert self.life is not None, f'slot {self.slot} has no life in state {self.state}'
         return self.life
+
+    def count_restart(self) -> None:
+        """The worker here is followed by another one."""
+        self.restarts += 1
+        self.facts.counters.restarts += 1
 
     def handle(self, event: SeatEvent, now: float) -> list[SeatCommand]:
         """Take one step and return what is to be done; `now` is in seconds of the monotonic clock."""
@@ -176,8 +184,8 @@ class Seat:
         policy, facts, life = self.facts.policy, self.facts, self.current
         outcome = outcome_of(event.ending, life.blame) if isinstance(event, Exited) else Outcome.FAILED
         self.restart_in = None
-        if life.generation == facts.on_trial and life.ready_at is None:
-            self.after_end = Next.REST  # its code has failed, which the reload deals with
+        if life.ready_at is None and (self.once or life.generation == facts.on_trial):
+            self.after_end = Next.REST  # the restart or the reload has failed, which the pool deals with
         elif outcome is Outcome.WANTS_POOL_STOP and not facts.stopping:
             self.after_end = Next.STOP_POOL
         elif not self.wanted:
@@ -275,6 +283,7 @@ def open_gate(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]
     assert isinstance(event, Spawned)
     life = seat.current
     life.pid, life.born_at = event.pid, now
+    seat.facts.counters.spawned += 1
     yield WorkerSpawned(seat.slot, life.number, event.pid, seat.predecessor)
     seat.predecessor = event.pid
     yield Go(seat.slot, life.number)
@@ -395,6 +404,7 @@ def cancel(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
 
 def fail_to_spawn(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
     assert isinstance(event, SpawnFailed)
+    seat.facts.counters.spawn_failures += 1
     yield WorkerSpawnFailed(seat.slot, seat.current.number, event.reason, seat.restart_in)
     yield Disarm()
     seat.life = None
@@ -411,6 +421,7 @@ def bury(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
     assert isinstance(event, Exited)
     life = seat.current
     seat.last_result = result_of(event.ending, life.blame)
+    seat.facts.counters.life_has_ended(event.ending, seat.last_result, life.blame.request)
     yield WorkerExited(
         slot=seat.slot,
         life=life.number,
@@ -429,7 +440,7 @@ def bury(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
 
 
 def count_restart(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
-    seat.restarts += 1
+    seat.count_restart()
     yield from ()
 
 

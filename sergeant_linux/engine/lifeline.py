@@ -121,6 +121,7 @@ class Lifeline:
         """Reap the process, which has ended, and return the evidence. What is left of its process group ends too."""
         assert self.process is not None
         memory = cpu_seconds = stat = None
+        page = self.page.look() if self.page is not None else None
         with suppress(OSError):  # no free descriptor (EMFILE, ENFILE): what can't be read is not known
             memory = self.leaf.evidence() if self.leaf is not None else None
             stat = procfs.read_stat(self.process.pid)
@@ -141,6 +142,8 @@ class Lifeline:
             max_rss_bytes=max_rss_bytes,
             cpu_seconds=cpu_seconds,
             memory=memory,
+            tasks_done=page.tasks_done if page is not None else None,
+            tasks_failed=page.tasks_failed if page is not None else None,
         )
 
     def _cpu_seconds(self, stat: procfs.Stat | None) -> float | None:

@@ -254,6 +254,7 @@ class Loop:
             self._watchdog.next_look(),
             self._stacks.next_deadline(),
             self._control.next_deadline() if self._control is not None else None,
+            self._desk.next_deadline(),
             self._notifier.next_deadline(),
             self._graves.next_look(),
             self._stragglers.due(hurry=self._pool.stopping),

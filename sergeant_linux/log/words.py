@@ -17,6 +17,7 @@ from sergeant_linux.core.commands import (
     ReloadEnded,
     ReloadStarted,
     Report,
+    RestartEnded,
     Scaled,
     StragglersRemain,
     WorkerExited,
@@ -127,6 +128,10 @@ class Journal:
                 self.note(logging.INFO, message, 'reload', generation=generation)
             case ReloadEnded(generation, phase, changed, of, reason):
                 self._tell_reload(generation, phase, changed, of, reason)
+            case RestartEnded(changed, of, reason):
+                level = logging.ERROR if reason is not None else logging.INFO
+                message = f'restart: {changed} of {of} workers were replaced{because(reason)}'
+                self.note(level, message, 'restart-end', changed=changed, of=of, reason=reason)
             case StragglersRemain(slot, life, after):
                 span = format_span(after)
                 message = f'what life {life} of slot {slot} has started is still there {span} after SIGKILL'
@@ -145,8 +150,7 @@ class Journal:
 
     def _tell_reload(self, generation: int, phase: str, changed: int, of: int, reason: str | None) -> None:
         level = logging.ERROR if phase == Phase.FAILED else logging.INFO
-        cause = f': {one_line(reason)}' if reason is not None else ''
-        message = f'reload: generation {generation} is {phase}, {changed} of {of} workers have changed{cause}'
+        message = f'reload: generation {generation} is {phase}, {changed} of {of} workers have changed{because(reason)}'
         fields = {'generation': generation, 'phase': phase, 'changed': changed, 'of': of, 'reason': reason}
         self.note(level, message, 'reload-end', **fields)
 
@@ -271,6 +275,11 @@ def memory_record(ending: Ending, limit: int | None) -> dict[str, object]:
 def one_line(text: str | None) -> str | None:
     """Return the text without line breaks: a worker's words make no log lines of their own."""
     return text and text.replace('\r', '\\r').replace('\n', '\\n')
+
+
+def because(reason: str | None) -> str:
+    """Return what follows a message for this reason."""
+    return f': {one_line(reason)}' if reason is not None else ''
 
 
 def signal_name(signum: int | None) -> str | None:

@@ -50,6 +50,10 @@ STATUS: Final[dict[str, Any]] = {
     'name': 'crawl', 'pid': 1200, 'version': '0.2.0', 'module': 'crawl_worker', 'class': 'Worker',
     'started': '2026-01-30T09:20:11Z', 'uptime_seconds': 86811.0, 'state': 'reloading', 'wanted': 4, 'ready': 2,
     'generation': 2, 'spawned': 21, 'restarts': 7,
+    'counters': {
+        'spawned': 21, 'spawn_failures': 0, 'restarts': 7, 'tasks_done': 208_421, 'tasks_failed': 12,
+        'ended': {'success': 12, 'exit-code': 4, 'oom-kill': 1, 'timeout': 0}, 'requested': {'restart': 2, 'reload': 4},
+    },
     'backend': {
         'memory': 'rss', 'containment': 'search',
         'why_not': "controller 'memory' is not delegated to /sys/fs/cgroup/crawl.service",
@@ -64,7 +68,7 @@ QUIET: Final[dict[str, Any]] = {
     **STATUS, 'state': 'running', 'wanted': 2, 'ready': 2, 'generation': 1, 'spawned': 2, 'restarts': 0,
     'backend': {'memory': 'cgroup', 'containment': 'cgroup', 'why_not': None},
     'memory': {'limit_bytes': None, 'mark_bytes': None, 'pool_limit_bytes': None},
-    'watchdog_seconds': None, 'reload': None, 'last_trouble': None,
+    'watchdog_seconds': None, 'reload': None, 'last_trouble': None, 'counters': {'tasks_done': 0, 'ended': {'success': 0}},
     'slots': [
         slot(n, pid=1300 + n, life=n + 1, generation=1, uptime_seconds=12.0, restarts=0) for n in range(2)
     ],

@@ -103,7 +103,7 @@ def test_what_a_newer_pool_adds_and_an_older_one_lacks_does_no_harm(pool: StandI
 
 def test_a_thousand_slots_are_a_thousand_rows(pool: StandIn) -> None:
     pool.plays['status'] = large()
-    assert len(say('status', '--control-socket', str(pool.path)).stdout.splitlines()) == len('pwsbmgt') + 2 + 1000
+    assert len(say('status', '--control-socket', str(pool.path)).stdout.splitlines()) == len('pwsbmgtet') + 2 + 1000
 
 
 # --watch

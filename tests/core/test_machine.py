@@ -160,9 +160,8 @@ NEVER_TAKEN: Final = frozenset({
     # ... and one that we have sent a signal ends as asked, or by our doing: that is no wish, and no fault of its code.
     *((State.STOP_SIGTERM, Exited, f'leads_to_{way}') for way in ('stop_pool', 'give_up')),
     *((State.STOP_SIGKILL, Exited, f'leads_to_{way}') for way in ('stop_pool', 'give_up')),
-    # A seat that starts is wanted, a spawn that fails says nothing of the code, and it is not tried again at once.
-    (State.START, Exited, 'leads_to_rest'),
-    *((State.START, SpawnFailed, f'leads_to_{way}') for way in ('rest', 'stop_pool', 'give_up', 'at_once')),
+    # A spawn that fails says nothing of the code, and it is not tried again at once.
+    *((State.START, SpawnFailed, f'leads_to_{way}') for way in ('stop_pool', 'give_up', 'at_once')),
     # Only one that was ready is watched.
     (State.START, Hung, 'ignored'),
     # One that was ready can be loaded.

@@ -1,6 +1,7 @@
 """What a pool decides, story by story. The world checks every invariant after every step of every story."""
 
 import sys
+from dataclasses import replace
 from math import inf
 from random import Random
 from types import FrameType
@@ -683,3 +684,49 @@ def test_a_picture_of_the_pool_says_where_everything_is() -> None:
     assert (second.incumbent.state, second.incumbent.restarts) == ('start', 1)
     assert second.incumbent.last_result is Result.SUCCESS
     assert (picture.stopping, picture.stragglers) == (False, 1)
+
+
+# What is counted.
+
+
+def test_the_count_of_restarts_never_falls_not_even_when_a_slot_goes() -> None:
+    pool = World(policy(concurrent_workers=2, restart_delay=0)).up()
+    pool.happen(Exited(2, RAISED))
+    pool.run()
+    assert pool.pool.counters.restarts == 1
+
+    pool.scale(-1)
+    pool.run()
+
+    assert pool.pool.counters.restarts == 1
+
+
+def test_lives_are_counted_by_how_they_ended_and_by_who_wanted_it() -> None:
+    pool = World(policy(concurrent_workers=2, restart_delay=0)).up()
+    pool.happen(Exited(1, RAISED))
+    pool.happen(Exited(2, FINISHED))
+    pool.run()
+    pool.restart()
+    pool.settle()
+
+    counters = pool.pool.counters
+    assert (counters.ended['success'], counters.ended['exit-code']) == (3, 1)
+    assert counters.requested == {**{str(each): 0 for each in Request}, 'restart': 2}
+    assert (counters.spawned, counters.restarts) == (6, 4)
+
+
+def test_a_spawn_that_failed_is_counted_as_such() -> None:
+    pool = World(policy(concurrent_workers=1))
+    pool.start()
+    pool.happen(SpawnFailed(1, 'no room'))
+
+    assert (pool.pool.counters.spawn_failures, pool.pool.counters.spawned) == (1, 0)
+
+
+def test_the_tasks_of_lives_that_have_ended_are_counted() -> None:
+    pool = World(policy(concurrent_workers=1)).up()
+    pool.happen(Exited(1, replace(FINISHED, tasks_done=3, tasks_failed=1)))
+    pool.run()
+    pool.happen(Exited(2, FINISHED))
+
+    assert (pool.pool.counters.tasks_done, pool.pool.counters.tasks_failed) == (3, 1)

@@ -9,6 +9,7 @@ from sergeant_linux.core.commands import (
     Drain,
     EndGeneration,
     ReloadEnded,
+    RestartEnded,
     Spawn,
     StartGeneration,
     Terminate,
@@ -225,7 +226,158 @@ def test_a_worker_that_was_over_its_mark_is_still_to_be_replaced_when_its_canary
     assert all(life > 2 for life in (slot.incumbent.current.number for slot in pool.slots()))
 
 
+def test_after_a_failed_reload_nobody_counts_as_changed() -> None:
+    pool = world(3)
+    pool.reload()
+    pool.loads()
+    pool.happen(Spawned(4, pid=100))
+    pool.happen(Exited(4, RAISED))
+    pool.happen(Unpopulated(4))
+    assert told(pool) == (Phase.FAILED, 0, 3)
+
+    pool.happen(Exited(2, FINISHED))
+    pool.run()
+
+    assert told(pool) == (Phase.FAILED, 0, 3)
+
+
+def test_those_who_change_back_are_not_counted_as_changed_any_more() -> None:
+    pool = world(3)
+    pool.reload()
+    pool.loads()
+    pool.happen(Spawned(4, pid=100))
+    pool.happen(Ready(4, can_drain=True))
+    pool.happen(Exited(1, WAS_TOLD_TO_STOP))
+    pool.happen(Spawned(5, pid=101))
+
+    pool.happen(Exited(5, RAISED))
+
+    assert told(pool) == (Phase.FAILED, 1, 3)
+    pool.run()
+    assert told(pool) == (Phase.FAILED, 0, 3)
+
+
+def told(pool: World) -> tuple[Phase, int, int]:
+    reload = pool.pool.last_reload
+    assert reload is not None
+    return reload.phase, reload.changed, reload.of
+
+
 # Restart.
+
+
+def why(pool: World) -> str | None:
+    restart = pool.pool.last_restart
+    assert restart is not None and not restart.goes_on
+    return restart.reason
+
+
+@pytest.mark.parametrize('ending', [RAISED, NO_MODULE, FINISHED])
+def test_a_restart_gives_up_when_a_successor_never_becomes_ready_and_the_workers_stay(ending: Any) -> None:
+    pool = world(3, restart_budget='0/1min')
+    pool.restart()
+    pool.happen(Spawned(4, pid=100))
+
+    ended = pool.happen(Exited(4, ending))
+    pool.happen(Unpopulated(4))
+
+    assert only(ended, RestartEnded) == [RestartEnded(0, 3, why(pool))]
+    assert pool.states() == ['running', 'running', 'running']
+    assert [slot.incumbent.current.number for slot in pool.slots()] == [1, 2, 3]
+    assert not pool.turns()
+    assert pool.kernel.newest == 4
+
+
+def test_a_restart_says_why_it_has_given_up() -> None:
+    pool = world(1)
+    pool.restart()
+
+    pool.happen(SpawnFailed(2, 'cannot take the uid 7'))
+
+    assert 'cannot take the uid 7' in (why(pool) or '')
+
+
+def test_a_successor_that_hangs_in_its_start_is_the_end_of_the_restart() -> None:
+    pool = world(2, timeout_start=60)
+    pool.restart()
+    pool.happen(Spawned(3, pid=100))
+
+    pool.wait(60)
+    pool.happen(Exited(3, WAS_TOLD_TO_STOP))
+
+    assert 'timeout' in (why(pool) or '')
+    assert pool.states() == ['running', 'running']
+
+
+def test_other_successors_of_a_restart_that_has_given_up_are_given_up_with_it() -> None:
+    pool = world(3, max_surge=2)
+    pool.restart()
+    pool.happen(Spawned(4, pid=100))
+
+    ended = pool.happen(Exited(4, RAISED))
+
+    assert only(ended, Cancel) == [Cancel(5)]
+    assert pool.states() == ['running', 'running', 'running']
+
+
+def test_a_restart_that_has_given_up_has_replaced_those_who_were_replaced_before() -> None:
+    pool = world(2)
+    pool.restart()
+    for event in (Spawned(3, pid=100), Ready(3, can_drain=True), Exited(1, WAS_TOLD_TO_STOP), Spawned(4, pid=101)):
+        pool.happen(event)
+
+    ended = pool.happen(Exited(4, RAISED))
+
+    assert only(ended, RestartEnded) == [RestartEnded(1, 2, why(pool))]
+    assert [slot.incumbent.current.number for slot in pool.slots()] == [3, 2]
+
+
+def test_without_a_surge_a_restart_gives_up_too_and_the_place_that_is_empty_is_filled_as_ever() -> None:
+    pool = world(2, max_surge=0)
+    pool.restart()
+    pool.happen(Exited(1, WAS_TOLD_TO_STOP))
+    pool.happen(Spawned(3, pid=100))
+
+    pool.happen(Exited(3, RAISED))
+
+    assert why(pool) is not None
+    assert pool.states() == ['auto-restart', 'running']
+    pool.settle()
+    assert pool.states() == ['running', 'running']
+    assert pool.slots()[1].incumbent.current.number == 2
+
+
+def test_a_worker_that_dies_while_its_successor_starts_is_followed_by_that_one_however_often_it_fails() -> None:
+    pool = world(1)
+    pool.restart()
+    pool.happen(Spawned(2, pid=100))
+    pool.happen(Exited(1, RAISED))
+
+    pool.happen(Exited(2, RAISED))
+
+    assert pool.states() == ['auto-restart']
+    pool.settle()
+    assert pool.states() == ['running']
+
+
+def test_a_restart_waits_no_longer_for_a_slot_that_goes() -> None:
+    pool = world(2)
+    pool.restart()
+
+    pool.scale(-1)
+    pool.run()
+
+    assert why(pool) is None
+
+
+def test_a_second_restart_of_the_same_workers_is_the_same_one() -> None:
+    pool = world(2)
+    pool.restart()
+    first = pool.pool.last_restart
+
+    pool.restart()
+
+    assert pool.pool.last_restart is first
 
 
 def test_a_restart_replaces_each_worker_once_one_after_the_other() -> None:
@@ -251,9 +403,11 @@ def test_a_restart_is_over_when_the_next_worker_is_ready_and_not_before() -> Non
     pool.happen(Exited(1, WAS_TOLD_TO_STOP))
     pool.happen(Spawned(2, pid=100))
 
-    assert not pool.pool.is_replaced(0, 1)
-    pool.happen(Ready(2, can_drain=True))
-    assert pool.pool.is_replaced(0, 1)
+    restart = pool.pool.last_restart
+    assert restart is not None and restart.goes_on
+    ended = pool.happen(Ready(2, can_drain=True))
+    assert only(ended, RestartEnded) == [RestartEnded(1, 1, None)]
+    assert not restart.goes_on
 
 
 # Scale.

@@ -189,6 +189,7 @@ def picture(world: World) -> Hashable:
             seat.state,
             seat.wanted,
             seat.generation,
+            seat.once,
             min(seat.failures, BACKOFF_LEVELS),
             world.deadline(seat),
             (seat.grace, max(-1.0, seat.until - world.now)) if draining else None,
@@ -215,7 +216,7 @@ def picture(world: World) -> Hashable:
             return None
         canary = reload.canary.slot if reload.canary is not None else None
         return (
-            reload.phase, reload.generation, reload.base, canary, tuple(sorted(reload.unchanged)),
+            reload.phase, reload.generation, reload.base, canary, tuple(sorted(reload.slots)), tuple(sorted(reload.have_changed)),
             facts.generation, facts.on_trial,
         )
 
@@ -230,6 +231,10 @@ def picture(world: World) -> Hashable:
         tuple(sorted(world.kernel.generations.items())),
         tuple(sorted(pool._away)),
         tuple(slot_picture(slot) for slot in world.slots()),
+        tuple(
+            tuple((number, name(life) if life in world.pool._seats else -1) for number, life in sorted(each.waiting.items()))
+            for each in pool._restarts.values()
+        ),
         tuple((seat.slot, seat in [*world.seats()]) for seat in world.turns()),
         tuple(world.now - at for at in spent if at > world.now - span),
         tuple((name(afterlife.life), world.deadline(afterlife)) for afterlife in world.afterlives()),

@@ -163,3 +163,46 @@ def test_a_fork_server_that_is_killed_in_a_reload_is_its_end_and_no_worker_minds
                 list(news)
 
         assert pids(running) == before
+
+
+@pytest.mark.parametrize('fault', ['a start that raises', 'a start that never ends', 'a class that is gone'])
+def test_a_restart_whose_successor_never_becomes_ready_gives_up_and_the_workers_stay(
+    tmp_path: Path, fault: str
+) -> None:
+    source, reason = BROKEN[fault]
+    flags: dict[str, Any] = {'timeout_start': '2s', 'timeout_stop': '1s', 'restart_budget': '0/1min'}
+    with pool(tmp_path, good(1), concurrent_workers=2, **flags) as running:
+        ready(running, 2)
+        before = pids(running)
+        write(tmp_path, source)
+
+        with pytest.raises(PoolError) as error:
+            running.ask('restart')
+
+        assert error.value.code == 'failed'
+        assert reason in str(error.value)
+        status = running.ask('status')
+        assert (pids(running), status['ready']) == (before, 2)
+        (ended,) = running.wait_for('restart-end')
+        assert (ended['changed'], ended['of'], ended['level']) == (0, 2, 'error')
+
+        write(tmp_path, good(2))
+        assert running.ask('restart') == {'slots': [0, 1]}
+        assert running.stop() == 0
+
+
+def test_after_a_failed_reload_the_status_says_that_nobody_has_changed(tmp_path: Path) -> None:
+    source, _ = BROKEN['a start that raises']
+    with pool(tmp_path, good(1), concurrent_workers=3, restart_delay='10ms') as running:
+        ready(running, 3)
+        write(tmp_path, source)
+        with pytest.raises(PoolError):
+            running.ask('reload')
+        write(tmp_path, good(1))
+
+        kill(pids(running)[1])
+        running.wait_for('worker-ready', count=4)
+
+        reload = running.ask('status')['reload']
+        (ended,) = running.wait_for('reload-end')
+        assert (reload['changed'], reload['of']) == (ended['changed'], ended['of']) == (0, 3)

@@ -196,6 +196,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     yield 'memory', _memory(status), ''
     lives = f'{figures.count(status.get("spawned"))} lives, {figures.count(status.get("restarts"))} restarts'
     yield 'generation', f'{status.get("generation")}; {lives}', ''
+    yield from _counters(status.get('counters') or {})
     reload = status.get('reload')
     if reload:
         reason = f': {clean(reload["reason"])}' if reload.get('reason') else ''
@@ -206,6 +207,20 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if trouble:
         when = clean(trouble.get('time')).replace('T', ' ')[:19]
         yield 'trouble', f'{when} {clean(trouble.get("event"))}: {clean(trouble.get("message"))}', YELLOW
+
+
+def _counters(counters: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what has been counted, where it is anything."""
+    tasks = counters.get('tasks_done') or 0, counters.get('tasks_failed') or 0
+    if any(tasks):
+        yield 'tasks', f'{figures.count(tasks[0])} done, {figures.count(tasks[1])} failed', ''
+    ended, requested = _counts(counters.get('ended') or {}), _counts(counters.get('requested') or {})
+    if ended:
+        yield 'ends', ended + (f'; asked for: {requested}' if requested else ''), ''
+
+
+def _counts(counts: Mapping[str, Any]) -> str:
+    return ', '.join(f'{figures.count(count)} {clean(what)}' for what, count in counts.items() if count)
 
 
 def _memory(status: Mapping[str, Any]) -> str:
