@@ -15,6 +15,11 @@ live neighbour's and is not touched. A limit is in force before the worker is bo
 HOME is ever written. Before the first worker one leaf is made with all its limits and a process of ours goes there:
 what would keep workers from being born is known at the start. Price: that move, 7 to 15 ms.
 
+A life is over when nothing is populated any more (cgroup.events). To remove its leaf is housekeeping, which may fail
+for good (cgroups that turned read-only, a mount on one) and then is told once; nothing waits for it. A worker may make
+cgroups below its leaf: a few, by cgroup.max.depth and cgroup.max.descendants; as these can be lifted by who may write
+them, everything here that looks below a leaf has a bound of its own.
+
 Invariant: what was done to HOME is undone when it fails half-way, and at the end when no neighbour needs it.
 """
 
@@ -22,20 +27,31 @@ import errno
 import fcntl
 import os
 import secrets
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from sergeant_linux.core.result import MemoryEvidence, OomScope
 from sergeant_linux.host.delegation import SUPERVISOR, Home, NotOurs, start_inside, what_opens
 from sergeant_linux.host.trial import try_birth
-from sergeant_linux.kernel.cgroup import Cgroup, explain
+from sergeant_linux.kernel.cgroup import Cgroup, explain, flat_keyed
+from sergeant_linux.kernel.pidref import PidRef
 
 POOL_PREFIX: Final = 'sergeant-'
 FOLDER_PATIENCE: Final = 2.0
-"""Seconds that the kernel is given to let go of what was killed in a pool's folder."""
+"""Seconds that the kernel is given to let go of what was killed in a pool's folder, or in those of all predecessors."""
+
+BOUNDS: Final = {'cgroup.max.depth': 16, 'cgroup.max.descendants': 256}
+"""What a worker may make below its leaf (since Linux 4.14): enough for a container or two."""
+
+LOOKED_AT: Final = 1024
+"""Steps of a walk below a leaf, at most: twice as many as cgroups."""
+
+Complain: TypeAlias = Callable[[str, OSError], None]
+"""Takes the path of a cgroup that can't be removed, and why."""
 
 MOVE_ATTEMPTS: Final = 100
 
@@ -130,7 +146,8 @@ class Leaf:
         memory_localevents.
         """
         with suppress(OSError):
-            return any(each.table('memory.events.local').get('oom', 0) for each in self.cgroup.walk_down())
+            tables = self.cgroup.read_all('memory.events.local', LOOKED_AT)
+            return any(flat_keyed(text).get('oom', 0) for text in tables)
         return False
 
     def cpu_seconds(self) -> float | None:
@@ -139,41 +156,56 @@ class Leaf:
         usage = self.cgroup.table('cpu.stat').get('usage_usec')
         return usage / 1e6 if usage is not None else None
 
-    def processes(self) -> set[int]:
-        """Return the pids in it and in what a worker may have made below."""
-        found: set[int] = set()
-        with suppress(OSError):
-            for each in self.cgroup.walk_down():
-                found.update(each.processes())
-        return found
-
-    def kill(self) -> None:
-        """End everything in it; what is gone already is no error."""
-        with suppress(OSError):
-            self.cgroup.kill()
-
-    def remove_if_empty(self) -> bool:
-        """Remove it if nothing is left in it; False when something is, or the kernel has not let go yet."""
+    def is_populated(self) -> bool:
+        """Whether a process lives in it or below, as far as can be seen: with no free descriptor it counts as one."""
         try:
-            return not self.cgroup.is_populated() and removed(self.cgroup)
-        except OSError:  # no free descriptor to look with
-            return False
+            return self.cgroup.is_populated()
+        except OSError:
+            return True
+
+    def kill(self) -> set[int]:
+        """End everything in it, and return the pids that were seen; what is gone already is no error."""
+        pids = processes(self.cgroup)
+        try:
+            self.cgroup.kill()
+        except OSError:  # read-only, or a kernel before 5.14
+            for pid in pids:
+                _kill_inside(self.cgroup, pid)
+        return pids
+
+
+def processes(cgroup: Cgroup) -> set[int]:
+    """Return the pids in a cgroup and in what a worker may have made below, as far as can be seen."""
+    found: set[int] = set()
+    with suppress(OSError):
+        for text in cgroup.read_all('cgroup.procs', LOOKED_AT):
+            found.update(map(int, text.split()))
+    return found
+
+
+def _kill_inside(cgroup: Cgroup, pid: int) -> None:
+    """SIGKILL a process if it is in this cgroup: held by a pidfd first and then seen there, it is no other."""
+    with suppress(OSError), PidRef.open(pid) as process:
+        if pid in processes(cgroup):
+            process.signal(signal.SIGKILL)
 
 
 class Leaves:
     """The cgroups of one pool, from the first to the last."""
 
-    def __init__(self, home: Home, limits: Limits, *, name: str) -> None:
+    def __init__(self, home: Home, limits: Limits, *, name: str, complain: Complain) -> None:
         """Take the home into use. Raises `NotOurs` when it can't be, and then nothing has changed."""
         self.home = home
+        self._complain = complain
         self._limits = limits
+        self._has_complained = False
         self._has_made_room = False
         self._enabled: frozenset[str] = frozenset()
         try:
             available = home.cgroup.controllers()
             wanted = limits.needed | ({'memory'} & available)
             self.has_memory = 'memory' in available
-            clean_up_predecessors(home.cgroup)
+            clean_up_predecessors(home.cgroup, complain)
             self._enable(wanted - home.cgroup.enabled())
             self.pool, self._lock = self._make_pool(name)
             try:
@@ -271,6 +303,8 @@ class Leaves:
         cgroup = self.pool.child(name)
         cgroup.make()
         try:
+            for file, bound in BOUNDS.items():
+                cgroup.write(file, bound)
             for file, value in self._limits.required.items():
                 if self.has_memory or not file.startswith('memory.'):
                     cgroup.write(file, value)
@@ -282,12 +316,21 @@ class Leaves:
             raise
         return cgroup
 
+    def cannot_remove(self, path: str, error: OSError) -> None:
+        """Tell that a cgroup stays, the first time: what keeps one of them mostly keeps all."""
+        if not self._has_complained:
+            self._has_complained = True
+            self._complain(path, error)
+
     def close(self) -> None:
         """Remove the pool's folder (its leaves are gone or going), and give the home back as it was if no neighbour
         uses it."""
-        end(self.pool)
-        os.close(self._lock)
-        self._undo()
+        try:
+            if (error := end(self.pool)) is not None:
+                self.cannot_remove(self.pool.path, error)
+        finally:
+            os.close(self._lock)
+            self._undo()
 
     def _undo(self) -> None:
         """Put the home back: controllers off, processes back in it. Not while a neighbour is there."""
@@ -305,15 +348,19 @@ class Leaves:
                 leaf.remove()
 
 
-def clean_up_predecessors(home: Cgroup) -> None:
-    """Kill and remove the folders of pools whose supervisors are dead."""
+def clean_up_predecessors(home: Cgroup, complain: Complain) -> None:
+    """Kill and remove the folders of pools whose supervisors are dead; what remains is told, and harms nobody."""
+    deadline = time.monotonic() + FOLDER_PATIENCE
     for pool in home.children():
         if not pool.name.startswith(POOL_PREFIX):
             continue
         with suppress(OSError):
             if (lock := locked(pool)) is not None:
-                end(pool)
-                os.close(lock)
+                try:
+                    if (error := end(pool, deadline)) is not None:
+                        complain(pool.path, error)
+                finally:
+                    os.close(lock)
 
 
 def locked(pool: Cgroup) -> int | None:
@@ -330,29 +377,31 @@ def locked(pool: Cgroup) -> int | None:
     return lock
 
 
-def end(pool: Cgroup) -> None:
-    """Kill what is in a pool's folder, and remove it as soon as the kernel lets it go, within `FOLDER_PATIENCE`.
+def end(folder: Cgroup, deadline: float | None = None) -> OSError | None:
+    """Kill what is in a folder and remove it as soon as the kernel lets it go, by the deadline: within
+    `FOLDER_PATIENCE`. Returns why it is still there, None when it isn't.
 
     Another user's is left alone.
     """
-    deadline = time.monotonic() + FOLDER_PATIENCE
+    deadline = time.monotonic() + FOLDER_PATIENCE if deadline is None else deadline
     try:
-        pool.kill()
+        folder.kill()
     except PermissionError:
-        return
+        return None
     except OSError:  # it is gone, or this kernel has no cgroup.kill: what is empty can be removed all the same
         pass
-    while not removed(pool) and time.monotonic() < deadline:
-        time.sleep(0.002)
+    while True:
+        try:
+            for _ in folder.removal():
+                pass
+        except OSError as error:
+            if is_final(error) or time.monotonic() >= deadline:
+                return error
+            time.sleep(0.002)
+        else:
+            return None
 
 
-def removed(cgroup: Cgroup) -> bool:
-    """Remove a cgroup and all below it (a worker may have made some); False while anything in it is populated."""
-    try:
-        for each in cgroup.walk_down():
-            each.remove()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+def is_final(error: OSError) -> bool:
+    """Whether a cgroup that could not be removed will not be either when it is tried again soon."""
+    return error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)

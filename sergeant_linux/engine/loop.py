@@ -108,7 +108,7 @@ class Loop:
         self._generations = Generations(
             self._pool, self._poller, journal, make_server, self.obey, self._stragglers
         )
-        self._graves = Graves()
+        self._graves = Graves(self._cannot_remove_leaf)
         self._leaves: Leaves | None = None
         self._memory: MemoryWatch = RssWatch(policy)
         self._watchdog = Watchdog(policy)
@@ -202,7 +202,9 @@ class Loop:
             choice = choose(policy)
             if choice.home is not None:
                 try:
-                    self._leaves = Leaves(choice.home, limits_of(policy), name=self.pool_name)
+                    self._leaves = Leaves(
+                        choice.home, limits_of(policy), name=self.pool_name, complain=self._tell_cgroup_remains
+                    )
                 except NotOurs as error:
                     choice = without_cgroups(policy, error)
         except NotOurs as error:
@@ -537,6 +539,14 @@ class Loop:
             self._stragglers.look_for(life, lifeline.process.pid)
         if lifeline.leaf is not None and self._graves.bury(life, lifeline.leaf, time.monotonic()):
             self._nothing_left(life, 'leaf')
+
+    def _cannot_remove_leaf(self, path: str, error: OSError) -> None:
+        if self._leaves is not None:
+            self._leaves.cannot_remove(path, error)
+
+    def _tell_cgroup_remains(self, path: str, error: OSError) -> None:
+        message = f'a cgroup that is over remains: {path} ({explain(error)})'
+        self._journal.note(logging.WARNING, message, 'cgroup-remains', cgroup=path)
 
     def _sweep(self) -> None:
         began = time.monotonic()

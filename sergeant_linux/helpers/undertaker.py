@@ -22,7 +22,7 @@ from contextlib import suppress
 from struct import calcsize, iter_unpack, pack
 from typing import TYPE_CHECKING, Final
 
-from sergeant_linux.kernel import prctl, procfs, proctitle, spawn
+from sergeant_linux.kernel import cgroup_tree, prctl, procfs, proctitle, spawn
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.wire.marks import POOL
 
@@ -162,9 +162,9 @@ def remove_cgroup(folder: str) -> None:
     removes."""
     deadline, pause = time.monotonic() + PATIENCE, 0.001
     while os.path.isdir(folder) and time.monotonic() < deadline:
-        for path, _, _ in os.walk(folder, topdown=False):
-            with suppress(OSError):
-                os.rmdir(path)
+        with suppress(OSError):
+            for _ in cgroup_tree.removal(folder):
+                pass
         time.sleep(pause)
         pause = min(0.05, pause * 1.5)
 

@@ -17,7 +17,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
+
+from sergeant_linux.kernel import cgroup_tree
 
 FSTYPE: Final = 'cgroup2'
 UNLIMITED: Final = 'max'
@@ -170,12 +173,11 @@ class Cgroup:
     def table(self, file: str) -> dict[str, int]:
         """Return a flat-keyed file; empty where there is none."""
         try:
-            text = self.read(file)
+            return flat_keyed(self.read(file))
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return {}
             raise
-        return {key: int(value) for key, _, value in (line.partition(' ') for line in text.splitlines())}
 
     def open(self) -> int:
         """Return a descriptor of its directory."""
@@ -208,11 +210,17 @@ class Cgroup:
         """SIGKILL everything in it and below (since Linux 5.14), frozen or not, also what forks meanwhile."""
         self.write('cgroup.kill', 1)
 
-    def walk_down(self) -> Iterator['Cgroup']:
-        """Yield what is below it, the lowest first, and it last: the order in which they can be removed."""
-        for child in self.children():
-            yield from child.walk_down()
-        yield self
+    def removal(self) -> Iterator[None]:
+        """Remove it and all that was made below it, a step at each `next`; raises EBUSY while anything lives there."""
+        with _trying(f'rmdir {self.path}'):
+            yield from cgroup_tree.removal(self.path)
+
+    def read_all(self, file: str, at_most: int) -> Iterator[str]:
+        """Yield the text of this file of it and of what is below, of so many cgroups at most."""
+        yield self.read(file)
+        for step in islice(cgroup_tree.walk(self.path), at_most):
+            if not step.up:
+                yield cgroup_tree.read(step, file)
 
     def walk_up(self) -> Iterator['Cgroup']:
         """Yield it and what is above, as far as the mount shows."""
@@ -220,6 +228,11 @@ class Cgroup:
         while here is not None:
             yield here
             here = here.parent
+
+
+def flat_keyed(text: str) -> dict[str, int]:
+    """Return what a file of `KEY NUMBER` lines says."""
+    return {key: int(value) for key, _, value in (line.partition(' ') for line in text.splitlines())}
 
 
 def unescaped(text: str) -> str:

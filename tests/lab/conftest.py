@@ -10,6 +10,7 @@ After each test its cgroups are gone: a pool's undertaker gets `PATIENCE` for it
 """
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,9 @@ from tests.kernel.processes import DEADLINE, Fork, forking
 
 IN_LAB: Final = 'SERGEANT_LAB' in os.environ
 """Set by vagrant/lab."""
+
+DEEPEST: Final = 12
+"""How many levels below a cgroup are looked at: a broken pool may leave a thousand, which no path leads to."""
 
 NEEDED: Final = {'memory', 'pids'}
 
@@ -58,13 +62,21 @@ class Cgroup:
         return Cgroup(self.path / name)
 
     def below(self) -> set[Path]:
-        """Return the folders of all cgroups below it."""
-        return {Path(path) for path, _, _ in os.walk(self.path)} - {self.path}
+        """Return the folders of the cgroups below it, as far down as anybody is to make some."""
+        found, lowest = set(), len(self.path.parts) + DEEPEST
+        for path, folders, _ in os.walk(self.path):
+            found.add(Path(path))
+            if len(Path(path).parts) >= lowest:
+                folders.clear()
+        return found - {self.path}
 
     def remove_tree(self) -> None:
         """Remove it and all that is below."""
-        for path, _, _ in os.walk(self.path, topdown=False):
-            Cgroup(Path(path)).remove()
+        self.write('cgroup.kill', '1')
+        subprocess.run(['find', self.path, '-mindepth', '1', '-type', 'd', '-delete'], check=False)
+        for path in sorted(self.below(), key=lambda path: -len(path.parts)):
+            Cgroup(path).remove()
+        self.remove()
 
     def remove(self) -> None:
         """Kill who is left, remove the folder as soon as it is empty."""

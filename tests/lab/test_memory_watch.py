@@ -27,15 +27,17 @@ class CgroupBench(Bench):
     def end(self) -> None:
         super().end()
         self._leaf.close_directory()
-        self._leaf.remove_if_empty()
 
 
 class TestCgroupWatch(MemoryWatchContract):
     @pytest.fixture
     def bench(self, home: Cgroup) -> Iterator[Bench]:
         owner = Home(KernelsCgroup(str(home.path), str(home.path)), Title.NAMED)
-        leaves = Leaves(owner, Limits({}, {}, frozenset({'memory'}), {}), name='watched')
+        remains: list[str] = []
+        limits = Limits({}, {}, frozenset({'memory'}), {})
+        leaves = Leaves(owner, limits, name='watched', complain=lambda path, error: remains.append(path))
         bench = CgroupBench(leaves.leaf(LIFE))
         yield bench
         bench.end()
         leaves.close()
+        assert remains == []
