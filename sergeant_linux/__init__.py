@@ -1,8 +1,9 @@
 """sergeant_linux: a supervisor for Python workers on Linux."""
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's own would be an import before a command has left the working folder
 if TYPE_CHECKING:
+    from typing import Any
+
     from sergeant_linux.control.client import Client, PoolError
     from sergeant_linux.supervisor import Supervisor
     from sergeant_linux.worker.heartbeat import heartbeat
@@ -21,7 +22,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> 'Any':
     """Import a public name when it is asked for: a worker doesn't pay for the supervisor's modules."""
     from importlib import import_module
 

@@ -4,6 +4,11 @@ The interface is that of sergeant.supervisor: the same command line, the same cl
 it does differently is listed in the README.
 """
 
+from sergeant_linux.kernel import module_path
+
+if __name__ == '__main__':
+    module_path.leave_working_folder()  # before anything is imported that could lie there
+
 import logging
 import os
 import sys
@@ -56,9 +61,18 @@ class Supervisor:
 
         Must be called in the main thread (RuntimeError else). What it takes of this process while it runs (signal
         handlers, wakeup fd, signal mask, the subreaper flag, the descriptor limit) is put back. This process's other
-        children are neither ended nor reaped.
+        children are neither ended nor reaped. As root, with workers of another user, folders that others can write to
+        are off sys.path meanwhile.
         """
-        sys.exit(supervise(self.policy, self._logger, is_ours=False))
+        is_root_for_others = os.geteuid() == 0 and credentials.account(self.policy).uid not in (None, 0)
+        if is_root_for_others:
+            module_path.withhold(guarded=False)
+        try:
+            status = supervise(self.policy, self._logger, is_ours=False)
+        finally:
+            if is_root_for_others:
+                module_path.give_back()
+        sys.exit(status)
 
 
 def main() -> NoReturn:

@@ -125,7 +125,9 @@ class ForkServer:
         """Start a server. Raises OSError when no process can be made."""
         ours, theirs = gates.pair()
         try:
-            self.process = spawn.launch(MODULE, [json.dumps(self._config())], [theirs.fileno()], self._environ)
+            is_workers = self._conditions['uid'] is None
+            config = json.dumps(self._config())
+            self.process = spawn.launch(MODULE, [config], [theirs.fileno()], self._environ, is_workers=is_workers)
         except OSError:
             ours.close()
             raise

@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from sergeant_linux.forkserver import conditions
-from sergeant_linux.kernel import prctl, proctitle, signals, spawn
+from sergeant_linux.kernel import module_path, prctl, proctitle, signals, spawn
 from sergeant_linux.wire import gate as gates
 from sergeant_linux.wire.marks import LIFE, POOL, SLOT
 from sergeant_linux.worker import main as worker
@@ -53,6 +53,7 @@ def be_born(
     except conditions.CantBe as error:
         gates.send(gate, {'type': 'refused', 'reason': str(error)})
         os._exit(1)
+    module_path.give_back()
     prctl.set_pdeathsig(signal.SIGKILL)
     stay_only_with(supervisor)
     say_hello(gate)
@@ -132,7 +133,7 @@ def main(arguments: list[str]) -> None:
     names = arguments[2:]
     fds = spawn.adopt_fds(1 + len(names))
     proctitle.set_title('sergeant-linux: worker')
-    spawn.leave_our_path()  # from here on, what we import may be the user's
+    module_path.take_natural(os.environ.get(module_path.VARIABLE))  # from here on, what we import may be the user's
     sys.argv[:] = ['']
     gate = socket.socket(fileno=GATE_FD)
     stay_only_with(int(arguments[0]))

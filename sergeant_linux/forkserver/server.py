@@ -25,7 +25,7 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from sergeant_linux.forkserver import newborn
-from sergeant_linux.kernel import prctl, procfs, proctitle, spawn
+from sergeant_linux.kernel import module_path, prctl, procfs, proctitle, spawn
 from sergeant_linux.wire import gate as gates
 from sergeant_linux.wire import marks
 
@@ -40,13 +40,13 @@ def main(arguments: list[str]) -> None:
     config = json.loads(arguments[0])
     sys.argv[:] = ['']
     for mark in (marks.SLOT, marks.LIFE):
-        del os.environ[mark]  # what is preloaded is in no life; the room for the marks stays in /proc/PID/environ
+        os.environ.pop(mark, None)  # what is preloaded is in no life; the room for the marks stays in /proc/PID/environ
     prctl.set_pdeathsig(signal.SIGKILL)
     newborn.stay_only_with(config['supervisor'])
     spawn.adopt_fds(1)
     resource.setrlimit(resource.RLIMIT_NOFILE, tuple(config['nofile']))
     proctitle.set_title('sergeant-linux: fork server')
-    spawn.leave_our_path()  # from here on, what we import may be the user's
+    look_as_workers_do(config['conditions'])  # from here on, what we import may be the user's
     prctl.set_name(config['comm'])
     control = socket.socket(fileno=CONTROL_FD)
     failed = preload(config)
@@ -64,16 +64,27 @@ def main(arguments: list[str]) -> None:
         pass
 
 
+def look_as_workers_do(conditions: dict[str, Any]) -> None:
+    """Look for modules as the workers will, but where they are of another uid, not where others than root can write."""
+    module_path.take_natural(conditions['environ'].get(module_path.VARIABLE, os.environ.get(module_path.VARIABLE)))
+    if conditions['uid'] is not None:
+        module_path.withhold()
+
+
 def preload(config: dict[str, Any]) -> list[dict[str, str]]:
     """Import what is to be there before the first fork; return what could not be imported, and why.
 
     sergeant is a convenience (its absence is no fault), and so is the worker module: a worker that imports it itself
-    finds the same fault and reports it in its own words. A module that was asked for by name is a promise.
+    finds the same fault and reports it in its own words. A module that was asked for by name is a promise. Where a
+    worker would find another module of some name, in a folder that is withheld from us, there is no convenience.
     """
     failed = []
+    before = set(sys.modules)
     for name in config['convenience']:
         with suppress(Exception, SystemExit):
             importlib.import_module(name)
+    if config['convenience'] and module_path.shadowed({name for name in sys.modules if '.' not in name} - before):
+        be_without_convenience(config)
     for name in config['preload']:
         try:
             importlib.import_module(name)
@@ -81,6 +92,13 @@ def preload(config: dict[str, Any]) -> list[dict[str, str]]:
             failed.append({'module': name, 'exception': gates.cut(repr(error), 2000)})
             traceback.print_exc()
     return failed
+
+
+def be_without_convenience(config: dict[str, Any]) -> NoReturn:
+    """Begin again, in the same process: what was imported can't be taken back."""
+    os.set_inheritable(CONTROL_FD, True)
+    command = spawn.command_line(__spec__.name, [json.dumps({**config, 'convenience': []})])
+    os.execve(sys.executable, command, {**os.environ, marks.SLOT: marks.ROOM, marks.LIFE: marks.ROOM})
 
 
 class Server:

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 from sergeant_linux.core.policy import BadValue, Limit, Policy
 from sergeant_linux.forkserver.conditions import INFINITY
 from sergeant_linux.host import CantRun
-from sergeant_linux.kernel import procfs, spawn
+from sergeant_linux.kernel import module_path, procfs, spawn
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.wire import gate as gates
 
@@ -110,6 +110,10 @@ def prepare(policy: Policy, oom_score_adj: int | None, environ: Mapping[str, str
         terms = conditions(policy, oom_score_adj)
     except BadValue as error:
         raise CantRun(str(error)) from None
+    if terms['uid'] is not None:
+        if module_path.VARIABLE in environ:  # the helpers of root may have less of it
+            terms['environ'] = {**terms['environ'], module_path.VARIABLE: environ[module_path.VARIABLE]}
+        _refuse_others_code(policy, environ)
     if not any(terms[name] not in (None, {}) for name in _PRIVILEGED):
         return Terms(terms, can_read_environ=True)
     return Terms(terms, can_read_environ=_try_on(policy, terms, environ))
@@ -141,6 +145,17 @@ def conditions(policy: Policy, oom_score_adj: int | None) -> Conditions:
         'environ': who.environ,
         'fresh_interpreter': policy.spawn == 'exec',
     }
+
+
+def _refuse_others_code(policy: Policy, environ: Mapping[str, str]) -> None:
+    """Raise `CantRun` where a module that is to be imported before the change of uid could be written by others."""
+    for module in [policy.worker_module_name] * policy.preload + list(policy.preload_modules):
+        for file in module_path.locate(module, module_path.natural(environ.get(module_path.VARIABLE))):
+            if why := None if module_path.is_installed(file) else module_path.who_else_writes(file):
+                raise CantRun(
+                    f'cannot preload {module}: it would be imported as root, and {why}, who could so become root; '
+                    'chown it to root and chmod it go-w, or do not preload it'
+                )
 
 
 def _try_on(policy: Policy, terms: Conditions, environ: Mapping[str, str]) -> bool:

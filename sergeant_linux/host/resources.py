@@ -28,9 +28,9 @@ from typing import Final, NamedTuple
 
 from sergeant_linux.core.policy import Auto, BadValue, Policy
 from sergeant_linux.core.units import format_size
-from sergeant_linux.host import environment
+from sergeant_linux.host import credentials, environment
 from sergeant_linux.host.delegation import NotOurs, candidate
-from sergeant_linux.kernel import cgroup_v1
+from sergeant_linux.kernel import cgroup_v1, module_path
 from sergeant_linux.kernel.cgroup import UNLIMITED, Cgroup, own
 
 MIB: Final = 1024**2
@@ -185,9 +185,18 @@ def ceilings(cgroups: Sequence[Cgroup]) -> Iterator[Bound]:
 
 def concerns(policy: Policy, cgroups: Sequence[Cgroup]) -> Iterator[Concern]:
     """Yield what is to be warned of at the start of a pool whose policy is resolved."""
-    for concern in (too_much(policy, cgroups), grouped_kill(cgroups)):
+    for concern in (too_much(policy, cgroups), grouped_kill(cgroups), unsafe_start(policy)):
         if concern is not None:
             yield concern
+
+
+def unsafe_start(policy: Policy) -> Concern | None:
+    """Return who but root could have had something run as root, before a line of ours was."""
+    if module_path.unsafe is None or policy.user is None or credentials.account(policy).uid == 0:
+        return None
+    detail = f'Python itself has looked for modules, as root, where others can write: {module_path.unsafe}'
+    remedy = 'start it by `sergeant-linux run` instead of `python3 -m`, without such folders in PYTHONPATH'
+    return Concern('unsafe-start', detail, remedy)
 
 
 def room_for(policy: Policy, cgroups: Sequence[Cgroup]) -> Bound:

@@ -3,9 +3,12 @@
 Facts: a fork of a program that has threads copies their locks but not the threads; a fork of any program copies its
 descriptors, handlers, signal mask and memory. posix_spawn(3) runs no code of ours in the child and can set its mask,
 its dispositions and its session; `python -c` puts the working folder in front of the module path, so that a file
-json.py in it would be imported for json.
+json.py in it would be imported for json. Where this package is installed there may be a module with the name of one of
+the standard library's (enum34, typing).
 Consequence: the fork server, the undertaker and the meter are each spawned, with all signals blocked, from a `-c`
-line that takes the working folder off the path before it imports anything.
+line that takes the working folder off the path before it imports anything, and finds this package by its folder
+without putting that on the path. The interpreter gets the options that this one has, so that workers run as they would
+by themselves; a helper of root's gets of PYTHONPATH what only root can write to (module_path.py).
 Price: some 10 ms and 3 MiB a helper, where a fork would cost 1 ms and 1 MiB.
 """
 
@@ -16,33 +19,84 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from sergeant_linux.kernel import module_path
 from sergeant_linux.kernel.pidref import PidRef
 
 FIRST_FD: Final = 3
 """The descriptors given to a helper are numbered from here on, in the order given."""
 
-_ROOT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
 _BOOT: Final = (
     'import sys;'
     'sys.flags.safe_path or sys.path.pop(0);'
-    'sys.path.insert(0,sys.argv.pop(1));'
-    'from importlib import import_module as load;'
-    'load(sys.argv.pop(1)).main(sys.argv[1:])'
+    'from importlib.machinery import PathFinder;'
+    'from importlib.util import module_from_spec;'
+    'spec=PathFinder.find_spec("sergeant_linux",[sys.argv.pop(1)]);'
+    'sys.modules[spec.name]=module_from_spec(spec);'
+    'spec.loader.exec_module(sys.modules[spec.name]);'
+    'from importlib import import_module;'
+    'import_module(sys.argv.pop(1)).main(sys.argv[1:])'
 )
+
+_FLAGS: Final = {
+    'debug': 'd',
+    'dont_write_bytecode': 'B',
+    'no_site': 'S',
+    'verbose': 'v',
+    'bytes_warning': 'b',
+    'optimize': 'O',
+}
+"""The attribute of sys.flags, and the option that says it as often as its value."""
+
+
+def interpreter_options() -> list[str]:
+    """Return the options of `python3` that make another interpreter what this one is (sys.flags).
+
+    -u is none of the flags: it is seen by a stdout that buffers nothing. -i and -q are for who types.
+    """
+    options = [f'-{option * count}' for flag, option in _FLAGS.items() if (count := int(getattr(sys.flags, flag))) > 0]
+    if sys.flags.isolated:
+        options.append('-I')  # says the others
+    else:
+        for flag, option in (('ignore_environment', '-E'), ('no_user_site', '-s'), ('safe_path', '-P')):
+            if getattr(sys.flags, flag):
+                options.append(option)
+    if getattr(sys.__stdout__, 'write_through', False):
+        options.append('-u')
+    options += [word for warning in _warnings() for word in ('-W', warning)]
+    for name, value in sys._xoptions.items():
+        options += ['-X', name if value is True else f'{name}={value}']
+    if sys.flags.dev_mode and 'dev' not in sys._xoptions:
+        options += ['-X', 'dev']
+    return options
+
+
+def _warnings() -> list[str]:
+    """Return the arguments of -W: what comes of PYTHONWARNINGS, `-X dev` and -b will come again by itself."""
+    warnings = list(sys.warnoptions)
+    of_bytes = ('', 'default', 'error')[min(sys.flags.bytes_warning, 2)] + '::BytesWarning'
+    if warnings[-1:] == [of_bytes]:
+        warnings.pop()
+    if sys.flags.dev_mode and warnings[:1] == ['default']:
+        warnings.pop(0)
+    named = [] if sys.flags.ignore_environment else os.environ.get('PYTHONWARNINGS', '').split(',')
+    return warnings[len(named) :] if warnings[: len(named)] == named else warnings
 
 
 def command_line(module: str, arguments: Sequence[str]) -> list[str]:
-    """Return the command line that calls `main(arguments)` of one of our modules in a fresh interpreter."""
-    return [sys.executable, '-c', _BOOT, _ROOT, module, *arguments]
+    """Return the command line that calls `main(arguments)` of one of our modules in a fresh interpreter like this
+    one."""
+    return [sys.executable, *interpreter_options(), '-c', _BOOT, module_path.ROOT, module, *arguments]
 
 
-def launch(module: str, arguments: Sequence[str], fds: Sequence[int], environ: Mapping[str, str]) -> PidRef:
+def launch(
+    module: str, arguments: Sequence[str], fds: Sequence[int], environ: Mapping[str, str], *, is_workers: bool = False
+) -> PidRef:
     """Start `main(arguments)` of `module` in a process of its own: a session of its own, stdin from /dev/null, all
     signals blocked.
 
     It has exactly stdin, stdout, stderr and `fds` (as 3, 4, …) of what Python keeps here: Python's descriptors are
-    close-on-exec (PEP 446); `adopt_fds` closes the rest. Raises OSError when the process can't be made (fork's EAGAIN
+    close-on-exec (PEP 446); `adopt_fds` closes the rest. is_workers: what runs there has the rights that workers have,
+    and so their PYTHONPATH. Raises OSError when the process can't be made (fork's EAGAIN
     and ENOMEM, execve's errors).
     """
     lifted: list[int] = []
@@ -56,7 +110,7 @@ def launch(module: str, arguments: Sequence[str], fds: Sequence[int], environ: M
         pid = os.posix_spawn(
             sys.executable,
             command_line(module, arguments),
-            dict(environ),
+            dict(environ) if is_workers else module_path.for_root(environ),
             file_actions=actions,
             setsid=True,
             setsigmask=signal.valid_signals(),
@@ -76,14 +130,3 @@ def adopt_fds(count: int) -> list[int]:
     for fd in fds:
         os.set_inheritable(fd, False)
     return fds
-
-
-def leave_our_path() -> None:
-    """Give the module path back as `python3 -m` in this folder would have it: the folder first, our own root not in
-    front."""
-    sys.path.remove(_ROOT)
-    if not sys.flags.safe_path:
-        try:
-            sys.path.insert(0, os.getcwd())
-        except FileNotFoundError:  # the folder is gone: nothing can be imported from it, all else can
-            sys.path.insert(0, '')

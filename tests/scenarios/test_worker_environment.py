@@ -188,9 +188,7 @@ def test_a_file_of_the_folder_does_not_come_between_us_and_the_standard_library(
             print('here', flush=True)
             time.sleep(1000)
     """
-    # the supervisor itself is started as a script would be: `python3 -m` has the folder on its path by the will of its caller
-    command = ['-P', '-c', 'from sergeant_linux.cli.main import main; main()', 'run']
-    with pool(tmp_path, source, spawn=spawn, command=command) as running:
+    with pool(tmp_path, source, spawn=spawn) as running:
         running.hear('here')
         assert running.stop() == 0
 
@@ -520,3 +518,17 @@ def test_a_worker_that_closes_all_descriptors_lives_and_is_stopped(tmp_path: Pat
         running.hear('here')
         assert running.stop() == 0
         assert not [line for line in running.lines if 'Traceback' in line]
+
+
+def test_a_worker_has_the_options_of_the_supervisors_interpreter(tmp_path: Path, spawn: str) -> None:
+    source = """
+        import sys, time
+
+        def Worker():
+            print(sys.flags.optimize, sys.flags.dev_mode, bool(sys.flags.dont_write_bytecode), sys.warnoptions, sys._xoptions,
+                  sys.stdout.write_through, flush=True)
+            time.sleep(1000)
+    """
+    options = ['-OO', '-B', '-u', '-W', 'error::UserWarning', '-X', 'faulthandler', '-X', 'mine=1']
+    with pool(tmp_path, source, spawn=spawn, python=[sys.executable, *options]) as running:
+        assert running.hear('True') == ["2 False True ['error::UserWarning'] {'faulthandler': True, 'mine': '1'} True"]
