@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.scenarios.pool import Pool, kill, pool, wait_until
+from tests.scenarios.pool import ROOT, Pool, kill, pool, wait_until
 from tests.worker.queues import Queue
 
 SLEEPER: Final = """
@@ -271,8 +271,9 @@ def test_sigusr1_logs_one_line_for_each_slot(tmp_path: Path) -> None:
 
 
 def test_a_psutil_that_cannot_be_imported_costs_figures_and_not_the_pool(tmp_path: Path) -> None:
-    (tmp_path / 'psutil.py').write_text('raise ImportError("not for this Python")')
-    with pool(tmp_path, SLEEPER) as running:
+    (tmp_path / 'broken').mkdir()
+    (tmp_path / 'broken' / 'psutil.py').write_text('raise ImportError("not for this Python")')
+    with pool(tmp_path, SLEEPER, environ={'PYTHONPATH': f'{tmp_path}/broken:{ROOT}'}) as running:
         running.hear('here')
         running.send(signal.SIGUSR1)
 
