@@ -45,6 +45,9 @@ WATCH_INTERVAL: Final = 1.0
 BAR: Final = 10
 """Columns of a memory bar."""
 
+_ROOMY: Final = 20
+"""Rows of a screen below which what has been counted has no place in the head."""
+
 _LABEL: Final = 12
 
 _COLUMNS: Final = (
@@ -125,6 +128,8 @@ def _watch(args: argparse.Namespace) -> int:
 
 def screen(status: Mapping[str, Any], there: Look, rows: int | None = None) -> list[str]:
     """Return the lines of the screen. rows: how many there may be; None: no matter."""
+    if rows is not None and rows < _ROOMY:
+        status = {**status, 'counters': None}
     lines = [*_head(status, there), '']
     slots = list(status.get('slots') or ())
     hidden = 0
