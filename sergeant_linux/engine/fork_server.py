@@ -23,6 +23,7 @@ from typing import Any, Final
 from sergeant_linux.containment.leaves import Leaf
 from sergeant_linux.core.backoff import restart_delay
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.kernel import spawn
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.wire import gate as gates
@@ -98,7 +99,7 @@ class ForkServer:
     def __init__(
         self,
         policy: Policy,
-        pool: str,
+        estate: Estate,
         comm: str,
         environ: Mapping[str, str],
         nofile: tuple[int, int],
@@ -106,8 +107,9 @@ class ForkServer:
         rng: Random,
     ) -> None:
         self._policy = policy
+        self._estate = estate
         self._comm = comm
-        self._environ = {**environ, POOL: pool, LIFE: ROOM, SLOT: ROOM}
+        self._environ = {**environ, POOL: estate.pool, LIFE: ROOM, SLOT: ROOM}
         self._nofile = nofile
         self._conditions = conditions
         self._rng = rng
@@ -123,16 +125,20 @@ class ForkServer:
 
     def start(self, now: float) -> None:
         """Start a server. Raises OSError when no process can be made."""
-        ours, theirs = gates.pair()
+        sessions = self._estate.sessions.reader()
         try:
-            is_workers = self._conditions['uid'] is None
-            config = json.dumps(self._config())
-            self.process = spawn.launch(MODULE, [config], [theirs.fileno()], self._environ, is_workers=is_workers)
-        except OSError:
-            ours.close()
-            raise
+            ours, theirs = gates.pair()
+            try:
+                is_workers = self._conditions['uid'] is None
+                config, fds = json.dumps(self._config()), [theirs.fileno(), sessions]
+                self.process = spawn.launch(MODULE, [config], fds, self._environ, is_workers=is_workers)
+            except OSError:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
         finally:
-            theirs.close()
+            os.close(sessions)
         self.control, self.serving, self._started_at = ours, False, now
         self.left_threads = False
 
@@ -141,6 +147,8 @@ class ForkServer:
         mine = forks and self._preloads
         return {
             'supervisor': os.getpid(),
+            'pool': self._estate.pool,
+            'folders': self._estate.folders,
             'comm': self._comm,
             'nofile': self._nofile,
             'spawn': policy.spawn,

@@ -10,10 +10,8 @@ Invariant: of every server that was started, its process is reaped here and its 
 """
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -143,10 +141,7 @@ class Generations:
         for server in self._all():
             server.give_up()
             if server.process is not None:
-                server.process.signal(signal.SIGKILL)
-                server.process.exited(PATIENCE)
-                with suppress(ChildProcessError):
-                    server.process.reap()
+                server.process.end(PATIENCE)
             server.close()
         self._servers.clear()
         self._leaving.clear()

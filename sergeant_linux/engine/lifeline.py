@@ -53,7 +53,7 @@ class Lifeline:
         self.stacks = stacks
         self.populated: set[str] = set()
         self.process: PidRef | None = None
-        self.undertakers_entry: int | None = None
+        self.session_entry: int | None = None
         self.malformed = 0
         self._report: FinalReport | None = None
 

@@ -52,20 +52,21 @@ from sergeant_linux.engine import borrowed
 from sergeant_linux.engine.fork_server import ForkServer
 from sergeant_linux.engine.generations import Generations
 from sergeant_linux.engine.hangs import Watchdog
-from sergeant_linux.engine.keepers import Keeper, MeterKeeper, UndertakerKeeper
 from sergeant_linux.engine.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
 from sergeant_linux.engine.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.engine.stacks import Stacks, pipe
-from sergeant_linux.helpers.limiter import Limiter
-from sergeant_linux.helpers.undertaker import Undertaker
+from sergeant_linux.forkserver.estate import Estate
+from sergeant_linux.helpers.helper import Helper
+from sergeant_linux.helpers.staff import Limiter, Meter, Undertaker
 from sergeant_linux.host import CantRun, credentials
 from sergeant_linux.host.delegation import NotOurs
-from sergeant_linux.kernel import notify
+from sergeant_linux.kernel import notify, procfs
 from sergeant_linux.kernel.cgroup import explain
 from sergeant_linux.kernel.poller import EPOLLOUT, Handler, Poller
 from sergeant_linux.log.handler import LogHandler
 from sergeant_linux.log.words import Journal
 from sergeant_linux.wire import gate as gates
+from sergeant_linux.wire.marks import POOL
 from sergeant_linux.wire.scoreboard import Page
 
 HELPER_PATIENCE: Final = 10.0
@@ -96,14 +97,17 @@ class Loop:
         self._pool = Pool(policy, rng)
         self._poller: Poller[Handler] = Poller()
         birth_comm = f'sgt-{token}'
-        self._undertaker = Undertaker(self.pool_name, environ)
-        self._undertakers_keeper = UndertakerKeeper(self._undertaker, self._poller, journal, policy.restart_max_delay)
-        self._keepers: list[Keeper] = [self._undertakers_keeper]
+        self._estate = Estate(self.pool_name)
+        marked, retry = {**environ, POOL: self.pool_name}, policy.restart_max_delay
+        self._undertaker = Undertaker(self._estate, self._poller, journal.note, marked, retry)
+        self._meter = Meter(self._poller, journal.note, marked, retry)
+        self._limiter = Limiter(self._poller, journal.note, marked, retry)
+        self._helpers: tuple[Helper, ...] = (self._undertaker, self._meter, self._limiter)
         self._stragglers = Stragglers(self.pool_name, birth_comm)
         conditions = self._terms.conditions
 
         def make_server() -> ForkServer:
-            return ForkServer(self._policy, self.pool_name, birth_comm, environ, host.nofile, conditions, rng)
+            return ForkServer(self._policy, self._estate, birth_comm, environ, host.nofile, conditions, rng)
 
         self._generations = Generations(
             self._pool, self._poller, journal, make_server, self.obey, self._stragglers
@@ -113,8 +117,6 @@ class Loop:
         self._memory: MemoryWatch = RssWatch(policy)
         self._watchdog = Watchdog(policy)
         self._stacks = Stacks(self._poller)
-        self._limiter = Limiter(self._poller, environ)
-        self._environ = environ
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}
         self._by_pid: dict[int, Lifeline] = {}
@@ -158,13 +160,11 @@ class Loop:
         if self._leaves is None and not self._terms.can_read_environ:
             self._warn_of_hidden_stragglers()
         try:
-            self._undertaker.start(self._leaves)
+            self._undertaker.start()
         except OSError as error:
             raise CantRun(f'cannot start a process of our own: {error}') from None
         self._generations.start(FIRST_GENERATION)
-        if not self._undertaker.wait_until_at_work(HELPER_PATIENCE):
-            raise CantRun('the undertaker does not come to work')
-        self._undertakers_keeper.watch()
+        self._undertaker.wait_until_at_work()
         self.obey(self._pool.start(time.monotonic()))
 
     def _open_control_socket(self) -> None:
@@ -211,11 +211,10 @@ class Loop:
             raise CantRun(str(error)) from None
         if choice.memory == 'cgroup':
             self._memory = CgroupWatch(policy)
-        elif policy.memory_measure != 'rss' and (policy.max_worker_memory_usage or policy.worker_memory_high):
-            self._memory = meter = MeterWatch(policy, self._environ)
-            retry = policy.restart_max_delay
-            self._keepers.append(MeterKeeper(meter, self._found, self._poller, self._journal, retry))
-        self._undertakers_keeper.leaves = self._leaves
+        elif policy.memory_measure != 'rss':
+            self._memory = MeterWatch(policy, self._meter, self._found)
+        if self._leaves is not None:
+            self._estate.folders.append(self._leaves.pool.path)
         self._status.choice = choice
         fields = {'memory': choice.memory, 'containment': choice.containment, 'why_not': choice.why_not}
         self._journal.note(logging.INFO, str(choice), 'backend', **fields)
@@ -230,8 +229,8 @@ class Loop:
             self._reap_strangers()
         self.obey(self._pool.elapse(now))
         self._generations.elapse(now)
-        for keeper in self._keepers:
-            keeper.elapse(now)
+        for helper in self._helpers:
+            helper.elapse(now)
         self._found(self._memory.look(now))
         for life, reason in self._watchdog.look(now):
             self.dump(life, partial(self._hung, life, reason))
@@ -250,7 +249,7 @@ class Loop:
     def _patience(self) -> float | None:
         deadlines = (
             self._pool.next_deadline(),
-            *(keeper.next_start() for keeper in self._keepers),
+            *(helper.next_deadline() for helper in self._helpers),
             self._generations.next_errand(),
             self._memory.next_look(),
             self._watchdog.next_look(),
@@ -295,7 +294,9 @@ class Loop:
             del self._unborn[lifeline.number]
             self._alive[lifeline.number] = self._by_pid[process.pid] = lifeline
             self._poller.register(process, partial(self._on_exit, lifeline))
-            lifeline.undertakers_entry = self._undertaker.enter(process.pid)
+            born = procfs.read_stat(process.pid)
+            start_time = born.start_time if born is not None else 0
+            lifeline.session_entry = self._estate.sessions.enter(process.pid, start_time)
             self._memory.watch(lifeline.number, process.pid, lifeline.leaf, time.monotonic())
             self._watchdog.watch(lifeline.number, lifeline.page, time.monotonic())
             self._generations.settled(lifeline.number)
@@ -460,7 +461,7 @@ class Loop:
             if lifeline.leaf is not None and not lifeline.leaf.change_limit(limit):
                 lower[f'{lifeline.leaf.cgroup.path}/memory.max'] = str(limit)
         if lower:
-            self._limiter.lower(lower)
+            self._limiter.write(lower)
 
     def _hung(self, life: int, reason: str, stacks: str | None) -> None:
         """A worker is taken for hung, and has been asked for its stacks."""
@@ -563,14 +564,13 @@ class Loop:
         lifeline.populated.discard(where)
         if not lifeline.populated:
             del self._dead[life]
-            if lifeline.undertakers_entry is not None:
-                self._undertaker.leave(lifeline.undertakers_entry)
+            if lifeline.session_entry is not None:
+                self._estate.sessions.leave(lifeline.session_entry)
             self._happened(Unpopulated(life))
 
     def _known_pids(self) -> frozenset[int]:
-        helpers = (self._undertaker.process, self._memory.process, self._limiter.process)
-        known = self._by_pid.keys() | self._generations.pids()
-        return frozenset(known | {helper.pid for helper in helpers if helper is not None})
+        helpers = {helper.process.pid for helper in self._helpers if helper.process is not None}
+        return frozenset(self._by_pid.keys() | self._generations.pids() | helpers)
 
     def _reap_strangers(self) -> None:
         """As a command of our own: reap what falls to us. waitid shows the same zombie until it is reaped, so each is
@@ -590,8 +590,8 @@ class Loop:
                 self._on_exit(self._by_pid[pid], 0)
             elif pid in self._generations.pids():
                 self._generations.reap(pid)
-            elif self._undertaker.process is not None and pid == self._undertaker.process.pid:
-                self._undertakers_keeper.on_exit(0)
+            elif pid in (helpers := {each.process.pid: each for each in self._helpers if each.process is not None}):
+                helpers[pid].on_exit(0)
             else:
                 reap(pid)
 
@@ -636,9 +636,9 @@ class Loop:
             self._graves.look(time.monotonic())
             time.sleep(0.001)
         self._memory.close()
-        self._limiter.close()
-        self._undertaker.dismiss()
-        self._undertaker.close()
+        for helper in self._helpers:
+            helper.close()
+        self._estate.sessions.close()
         if self._leaves is not None:
             self._leaves.close()
         if self._host.is_ours:

@@ -4,32 +4,26 @@ Facts: RSS is read from a kept-open /proc/PID/statm in 1 µs and can't be anothe
 process, not the number). PSS and USS make the kernel walk all pages (21 ms for 2 GiB), a worker's whole tree takes a
 look at every process of the host. With a leaf of its own the kernel bounds a worker, and memory.current tells what it
 has.
-Consequence: `RssWatch` reads in the loop, each life at its own pace (core/memory.py). The dear measures are taken by
+Consequence: `RssWatch` reads in the loop, each life at its own pace (core/memory.py). The costly measures are taken by
 a process of their own, the meter, which uses at most 1 % of a core; `MeterWatch` only sends pids and hears numbers.
+Which watch it is, the measure says, whether there is a limit yet or not: one may be set later.
 `CgroupWatch` looks at the mark alone, and far from it seldom: being late costs nothing, the limit is the kernel's.
 
 Invariant: nothing to look for, no descriptor, no poll, no wake-up.
 """
 
-import json
-import signal
-import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from sergeant_linux.containment.leaves import Leaf
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import LifeEvent, MemoryExceeded, MemoryHigh
 from sergeant_linux.core.memory import CALM_CEILING, Finding, Gauge
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.kernel import spawn
-from sergeant_linux.kernel.pidref import PidRef
+from sergeant_linux.helpers.staff import Meter
 from sergeant_linux.kernel.procfs import Statm
-from sergeant_linux.wire import gate as gates
-
-METER: Final = 'sergeant_linux.helpers.meter'
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,6 @@ class MemoryWatch:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.process: PidRef | None = None
         self._gauges: dict[int, Gauge] = {}
         self._looks: Deadlines[int] = Deadlines()
 
@@ -196,86 +189,47 @@ class CgroupWatch(MemoryWatch):
 
 
 class MeterWatch(MemoryWatch):
-    """Has the dear measures taken by the meter; the loop watches `socket` and calls `hear`."""
+    """Has the costly measures taken by the meter, which is there while there is a limit or a mark; `found` gets what it
+    has found out."""
 
-    def __init__(self, policy: Policy, environ: Mapping[str, str]) -> None:
+    def __init__(self, policy: Policy, meter: Meter, found: Callable[[list[FoundOut]], None]) -> None:
         super().__init__(policy)
-        self._environ = environ
+        self._meter = meter
+        self._found = found
         self._pids: dict[int, int] = {}
-        self._asked: set[int] = set()
-        self.socket: socket.socket | None = None
+        meter.answered, meter.dropped = self._answered, self._dropped
+        self._need_meter()
 
-    def start(self) -> None:
-        """Start the meter. Raises OSError when no process can be made."""
-        ours, theirs = gates.pair()
-        try:
-            self.process = spawn.launch(METER, [self.policy.memory_measure], [theirs.fileno()], self._environ)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self.socket = ours
+    def change_policy(self, policy: Policy) -> None:
+        super().change_policy(policy)
+        self._need_meter()
+
+    def _need_meter(self) -> None:
+        gauge = self._gauge()
+        self._meter.need(is_needed=gauge.limit is not None or gauge.mark is not None)
 
     def _open(self, life: int, pid: int, leaf: Leaf | None) -> None:
         self._pids[life] = pid
 
     def _close(self, life: int) -> None:
         del self._pids[life]
-        self._asked.discard(life)
 
     def _read(self, life: int, now: float) -> int | None:
         """Ask for it. When the meter is away or busy, ask again later."""
-        if life not in self._asked:
-            try:
-                if self.socket is None:
-                    raise BlockingIOError
-                self.socket.send(json.dumps([life, self._pids[life]]).encode(), socket.MSG_NOSIGNAL)
-                self._asked.add(life)
-            except OSError:
-                self._look_again_later(life, now)
+        if not self._meter.ask(life, self._pids[life], self.policy.memory_measure, now):
+            self._look_again_later(life, now)
         return None
 
-    def hear(self, now: float) -> list[FoundOut] | None:
-        """Take in what the meter has measured; None: it is gone."""
-        assert self.socket is not None
-        found: list[FoundOut] = []
-        while True:
-            try:
-                data = self.socket.recv(256)
-            except BlockingIOError:
-                return found
-            except OSError:
-                return None
-            if not data:
-                return None
-            life, measured = json.loads(data)
-            if life in self._asked:
-                self._asked.discard(life)
-                if measured is None:  # it could not be read just now
-                    self._look_again_later(life, now)
-                else:
-                    found += self._take_in(life, measured, now)
-
-    def stop_meter(self) -> None:
-        """End the meter and let go of it."""
-        if self.process is not None:
-            self.process.signal(signal.SIGKILL)
-            self.process.exited(1.0)
-            with suppress(ChildProcessError):
-                self.process.reap()
-            self.process.close()
-        if self.socket is not None:
-            self.socket.close()
-        self.process = self.socket = None
-
-    def meter_ended(self, now: float) -> None:
-        """The meter is gone: ask its successor, when there is one, for what this one has not answered."""
-        self.stop_meter()
-        for life in self._asked:
+    def _answered(self, life: int, measured: int | None, now: float) -> None:
+        if life not in self._gauges:
+            return
+        if measured is None:  # it could not be read just now
             self._look_again_later(life, now)
-        self._asked.clear()
+        else:
+            self._found(self._take_in(life, measured, now))
 
-    def close(self) -> None:
-        super().close()
-        self.stop_meter()
+    def _dropped(self, lives: Collection[int], now: float) -> None:
+        """The meter is gone: ask its successor for what this one has not answered."""
+        for life in lives:
+            if life in self._gauges:
+                self._look_again_later(life, now)

@@ -26,7 +26,7 @@ from typing import Any, Final, NoReturn
 from sergeant_linux.forkserver import conditions
 from sergeant_linux.kernel import module_path, prctl, proctitle, signals, spawn
 from sergeant_linux.wire import gate as gates
-from sergeant_linux.wire.marks import LIFE, POOL, SLOT
+from sergeant_linux.wire.marks import LIFE, POOL, SLOT, mark_this_process
 from sergeant_linux.worker import main as worker
 
 GATE_FD: Final = spawn.FIRST_FD
@@ -61,6 +61,7 @@ def be_born(
     stay_only_with(supervisor)
     marks = {SLOT: str(go['slot']), LIFE: str(go['life']), POOL: str(go['pool'])}
     os.environ.update(marks)
+    mark_this_process(go['pool'], go['life'])
     if fresh_interpreter:
         exec_worker(gate, fds, supervisor, terms)
     for key, value in marks.items():

@@ -7,6 +7,9 @@ Consequence: one thread, imports first, gc.freeze() before the first fork, one r
 A worker is forked by an intermediate that leaves, so it is the supervisor's child: this process's death needs no
 bookkeeping, every request in flight ends as a hello or as an end of file on its gate.
 
+While it imports, it dies with the supervisor. Once it serves it sees the end of its control socket instead, and buries
+the pool, should the undertaker not be there to do it.
+
 If what was preloaded has left threads running, the server says so and leaves; its successor preloads nothing of the
 user's.
 """
@@ -24,12 +27,13 @@ import traceback
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
-from sergeant_linux.forkserver import newborn
+from sergeant_linux.forkserver import burial, newborn
 from sergeant_linux.kernel import module_path, prctl, procfs, proctitle, spawn
+from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.wire import gate as gates
 from sergeant_linux.wire import marks
 
-CONTROL_FD: Final = spawn.FIRST_FD
+CONTROL_FD, SESSIONS_FD = range(spawn.FIRST_FD, spawn.FIRST_FD + 2)
 
 MOST_FDS: Final = 4
 """How many descriptors come with a request at most: a gate, a leaf, a page, a pipe for stacks."""
@@ -43,7 +47,8 @@ def main(arguments: list[str]) -> None:
         os.environ.pop(mark, None)  # what is preloaded is in no life; the room for the marks stays in /proc/PID/environ
     prctl.set_pdeathsig(signal.SIGKILL)
     newborn.stay_only_with(config['supervisor'])
-    spawn.adopt_fds(1)
+    spawn.adopt_fds(2)
+    marks.mark_this_process(config['pool'], 0)
     resource.setrlimit(resource.RLIMIT_NOFILE, tuple(config['nofile']))
     proctitle.set_title('sergeant-linux: fork server')
     look_as_workers_do(config['conditions'])  # from here on, what we import may be the user's
@@ -59,9 +64,26 @@ def main(arguments: list[str]) -> None:
     gc.freeze()
     sys.stdout.flush()
     sys.stderr.flush()
+    prctl.set_pdeathsig(0)
     server = Server(control, config)
     while server.serve():
         pass
+    with suppress(OSError):
+        bury_if_orphaned(config)
+    os._exit(0)  # nobody is left to hear of what the user's code would do at the interpreter's end
+
+
+def bury_if_orphaned(config: dict[str, Any]) -> None:
+    """The control socket has ended. If that was because the supervisor was killed, end what it has left."""
+    try:
+        supervisor = PidRef.open(config['supervisor'])
+    except ProcessLookupError:
+        pass
+    else:
+        with supervisor:
+            if os.getppid() == config['supervisor'] and not supervisor.exited(burial.PATIENCE):
+                return
+    burial.bury(config['pool'], config['folders'], SESSIONS_FD)
 
 
 def look_as_workers_do(conditions: dict[str, Any]) -> None:
@@ -96,7 +118,8 @@ def preload(config: dict[str, Any]) -> list[dict[str, str]]:
 
 def be_without_convenience(config: dict[str, Any]) -> NoReturn:
     """Begin again, in the same process: what was imported can't be taken back."""
-    os.set_inheritable(CONTROL_FD, True)
+    for fd in (CONTROL_FD, SESSIONS_FD):
+        os.set_inheritable(fd, True)
     command = spawn.command_line(__spec__.name, [json.dumps({**config, 'convenience': []})])
     os.execve(sys.executable, command, {**os.environ, marks.SLOT: marks.ROOM, marks.LIFE: marks.ROOM})
 
@@ -176,6 +199,7 @@ class Server:
         me = os.getpid()
         try:
             self._control.close()
+            os.close(SESSIONS_FD)
             if leaf is not None:
                 if joins:
                     join(leaf)

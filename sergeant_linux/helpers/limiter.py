@@ -1,66 +1,38 @@
-"""Lowers the memory limit of workers that run, in a process of its own.
+"""The limiter: lowers the memory limit of workers that run, in a process of its own.
 
 Facts: a write to memory.max that is below what a cgroup has makes the writer give back pages, and at last kill for
-them, before the write returns; that takes as long as it takes (cgroup v2 documentation, "memory.max").
+them, before the write returns; that takes as long as it takes (cgroup v2 documentation, "memory.max"). An argument of a
+program has at most 128 KiB (execve(2), MAX_ARG_STRLEN).
 Consequence: the loop writes a limit itself only where there is room below it; the others are written here, one after
-the other, and nobody waits for that. Another change ends the one that goes on.
+the other, and nobody waits for that. They come in a memfd, as many as there are; each that is done is answered with its
+path, so that the supervisor knows what is left to be done should this process end.
 """
 
 import json
+import os
 import signal
-from collections.abc import Mapping
+import socket
 from contextlib import suppress
 from typing import Final
 
+from sergeant_linux.helpers import AT_WORK
 from sergeant_linux.kernel import prctl, proctitle, spawn
-from sergeant_linux.kernel.pidref import PidRef
-from sergeant_linux.kernel.poller import Handler, Poller
 
-MODULE: Final = 'sergeant_linux.helpers.limiter'
+CONTROL_FD, FILES_FD = range(spawn.FIRST_FD, spawn.FIRST_FD + 2)
 
-PATIENCE: Final = 1.0
-"""Seconds that a killed one may take to be gone: it may be in the middle of a write."""
-
-
-class Limiter:
-    """The supervisor's side: at most one such process at a time, in `process`."""
-
-    def __init__(self, poller: Poller[Handler], environ: Mapping[str, str]) -> None:
-        self._poller = poller
-        self._environ = environ
-        self.process: PidRef | None = None
-
-    def lower(self, files: Mapping[str, str]) -> None:
-        """Write each value to its file. Raises OSError when no process can be made."""
-        self.close()
-        self.process = spawn.launch(MODULE, [json.dumps(dict(files))], [], self._environ)
-        self._poller.register(self.process, self._on_exit)
-
-    def _on_exit(self, events: int) -> None:
-        if self.process is not None and self.process.exited():
-            self._forget(self.process)
-
-    def _forget(self, process: PidRef) -> None:
-        with suppress(ChildProcessError):
-            process.reap()
-        self._poller.unregister(process)
-        process.close()
-        self.process = None
-
-    def close(self) -> None:
-        """End it."""
-        if self.process is not None:
-            self.process.signal(signal.SIGKILL)
-            self.process.exited(PATIENCE)
-            self._forget(self.process)
+LONGEST_PATH: Final = 4096
+"""PATH_MAX: an answer is no longer."""
 
 
 def main(arguments: list[str]) -> None:
-    """The process itself."""
+    """Write each value to its file."""
     prctl.set_pdeathsig(signal.SIGKILL)
-    spawn.adopt_fds(0)
+    spawn.adopt_fds(2)
     proctitle.set_title('sergeant-linux: limiter')
     prctl.set_name('sergeant-linux')
-    for path, value in json.loads(arguments[0]).items():
+    control = socket.socket(fileno=CONTROL_FD)
+    control.send(AT_WORK, socket.MSG_NOSIGNAL)
+    for path, value in json.loads(os.pread(FILES_FD, os.fstat(FILES_FD).st_size, 0)).items():
         with suppress(OSError), open(path, 'w', encoding='ascii') as file:  # its worker may be gone
             file.write(value)
+        control.send(path.encode('utf-8', 'surrogateescape'), socket.MSG_NOSIGNAL)

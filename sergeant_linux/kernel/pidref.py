@@ -16,7 +16,11 @@ import errno
 import os
 import select
 import signal
-from typing import NamedTuple, Self
+from contextlib import suppress
+from typing import Final, NamedTuple, Self
+
+PATIENCE: Final = 1.0
+"""Seconds that a process which was killed may take to be gone."""
 
 
 class Ended(NamedTuple):
@@ -93,6 +97,18 @@ class PidRef:
         poll.register(self.fd, select.POLLIN)
         return bool(poll.poll(max(patience, 0.0) * 1000))
 
+    def has_stopped(self) -> bool:
+        """Return whether the process, a child of the caller, was stopped by a signal and not continued since. Once for
+        each stop.
+
+        A stop makes no pidfd readable; the parent gets SIGCHLD for it, unless its handler has SA_NOCLDSTOP, which
+        Python's have not (sigaction(2)).
+        """
+        try:
+            return os.waitid(os.P_PIDFD, self.fd, os.WSTOPPED | os.WNOHANG) is not None
+        except ChildProcessError:
+            return False
+
     def reap(self) -> Ended | None:
         """Take the exit status and let the pid go; None while the process runs.
 
@@ -105,6 +121,23 @@ class PidRef:
         if status.si_code == os.CLD_EXITED:
             return Ended(exit_code=status.si_status, signal=None, core_dumped=False)
         return Ended(exit_code=None, signal=status.si_status, core_dumped=status.si_code == os.CLD_DUMPED)
+
+    def end(self, patience: float = PATIENCE) -> Ended | None:
+        """Kill the process, wait for its end at most `patience` seconds, reap it and close this reference.
+
+        Return how it ended; None when it takes longer (it is in state D) or somebody else reaps it. Does nothing once
+        closed.
+        """
+        if self.fd < 0:
+            return None
+        ended = None
+        with suppress(PermissionError):  # it has become a program of another uid
+            self.signal(signal.SIGKILL)
+        if self.exited(patience):
+            with suppress(ChildProcessError):
+                ended = self.reap()
+        self.close()
+        return ended
 
     def close(self) -> None:
         """Close the pidfd; again does no harm. Unregister it from every epoll before."""

@@ -1,8 +1,8 @@
 """What /proc tells about other processes (proc(5)).
 
 Facts: a process can end between any two looks, so every file of its can be missing (ENOENT), or fail when read (ESRCH),
-at any moment. A zombie still has its `stat`, but no memory: `statm` is all zeros, `environ` empty. `environ`, `fd` and
-`smaps_rollup` are for those who may ptrace(2) the process. A pid may already be another process's; a file that was
+at any moment. A zombie still has its `stat` and `limits`, but no memory: `statm` is all zeros, `environ` empty.
+`environ` and `fd` are for those who may ptrace(2) the process. A pid may already be another process's; a file that was
 opened stays with the process that it was opened for.
 Consequence: gone is an answer, not an error. A pid is looked up only while its process is known to be unreaped, or the
 answer is taken as a hint.
@@ -12,7 +12,6 @@ Price: "gone" and "not ours to look at" are the same answer.
 """
 
 import os
-from collections.abc import Iterator
 from typing import Final, NamedTuple, Self
 
 PAGE_SIZE: Final = os.sysconf('SC_PAGE_SIZE')
@@ -38,15 +37,11 @@ class Stat(NamedTuple):
     """When the process was forked, in clock ticks since boot: with the pid, it names the process."""
 
 
-class Rollup(NamedTuple):
-    """The memory of a process, in bytes, as /proc/PID/smaps_rollup counts it."""
+class Limit(NamedTuple):
+    """A limit of resources (getrlimit(2)); infinity is -1, as Python has it."""
 
-    rss: int
-    """Resident pages, shared ones in full."""
-    pss: int
-    """Resident pages, each divided by the number of processes that have it mapped."""
-    uss: int
-    """Pages that no other process has mapped, those of hugetlbfs included: what the end of the process would free."""
+    soft: int
+    hard: int
 
 
 class Statm:
@@ -69,8 +64,7 @@ class Statm:
         """Return the resident memory in bytes, shared pages included; 0 for a zombie.
 
         Raises ProcessLookupError once it is reaped. From Linux 6.2 up to 6.15 the kernel sums per-CPU counters lazily:
-        on a machine with many CPUs the figure can be off by CPUs * max(32, 2 * CPUs) pages. `smaps_rollup` counts the
-        pages themselves.
+        on a machine with many CPUs the figure can be off by CPUs * max(32, 2 * CPUs) pages.
         """
         return int(os.pread(self._fd, 128, 0).split()[1]) * PAGE_SIZE
 
@@ -144,6 +138,32 @@ def environ_contains(pid: int, entry: bytes) -> bool:
     return b'\0' + entry + b'\0' in b'\0' + data + b'\0'
 
 
+def file_locks(pid: int) -> Limit | None:
+    """Return RLIMIT_LOCKS of a process, a zombie included; None when it is gone. Everybody may look."""
+    for line in (_read(f'/proc/{pid}/limits') or b'').splitlines():
+        if line.startswith(b'Max file locks'):
+            soft, hard = (-1 if word == b'unlimited' else int(word) for word in line.split()[3:5])
+            return Limit(soft, hard)
+    return None
+
+
+def same_pid_namespace(pid: int) -> bool:
+    """Return whether a process is in our pid namespace, so that pids mean the same to it; False when it is gone, or
+    not ours to look at (pid_namespaces(7))."""
+    try:
+        return os.stat(f'/proc/{pid}/ns/pid').st_ino == os.stat('/proc/self/ns/pid').st_ino
+    except OSError:
+        return False
+
+
+def environ_value(pid: int, name: str) -> str | None:
+    """Return a variable of the environment that a process was started with; None without it, and as
+    `environ_contains` says."""
+    data = b'\0' + (_read(f'/proc/{pid}/environ') or b'')
+    _, found, rest = data.partition(f'\0{name}='.encode())
+    return rest.partition(b'\0')[0].decode('utf-8', 'surrogateescape') if found else None
+
+
 def environ_is_readable(pid: int) -> bool:
     """Return whether the environment of a process is ours to look at; False when it is gone."""
     return _read(f'/proc/{pid}/environ') is not None
@@ -153,19 +173,6 @@ def permitted_capabilities() -> int:
     """Return the capabilities that this process has or may take, one bit each (capabilities(7))."""
     with open('/proc/self/status', 'rb') as file:
         return next(int(line.split()[1], 16) for line in file if line.startswith(b'CapPrm:'))
-
-
-def smaps_rollup(pid: int) -> Rollup | None:
-    """Return the memory of a process, page by page; None when it is gone, a zombie, or not ours to look at.
-
-    Since Linux 4.14. Dear: the kernel walks all its page tables, about 13 ms a GiB.
-    """
-    data = _read(f'/proc/{pid}/smaps_rollup')
-    if data is None:
-        return None
-    sizes = dict(_sizes(data))
-    private = sum(size for name, size in sizes.items() if name.startswith(b'Private_'))
-    return Rollup(rss=sizes[b'Rss'], pss=sizes[b'Pss'], uss=private)
 
 
 def open_fds(pid: int) -> int:
@@ -184,12 +191,3 @@ def _read(path: str) -> bytes | None:
             return file.read()
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return None
-
-
-def _sizes(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield name and bytes of each `Name:  123 kB` line."""
-    for line in data.splitlines():
-        name, _, value = line.partition(b':')
-        number, _, unit = value.strip().partition(b' ')
-        if unit == b'kB':
-            yield name, int(number) * 1024

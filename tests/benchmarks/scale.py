@@ -18,6 +18,7 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from sergeant_linux.helpers import meter
 from sergeant_linux.kernel import procfs
 from tests.scenarios.pool import Pool, pool
 
@@ -92,7 +93,7 @@ def measure_deaths(deaths: int) -> None:
 
 
 def pss(pids: Iterable[int]) -> int:
-    return sum(rollup.pss for pid in pids if (rollup := procfs.smaps_rollup(pid)) is not None)
+    return sum(meter.measure(pid, 'pss') or 0 for pid in pids)
 
 
 def cost(running: Pool) -> tuple[int, float]:

@@ -5,17 +5,15 @@ it is: they wait for the process and the meter, and for nothing else.
 """
 
 import os
-import select
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, Final
 
 from sergeant_linux.core.events import MemoryHigh
 from sergeant_linux.core.memory import MARK_MIN_LIFE, MARK_SAMPLES
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.engine.memory import FoundOut, MemoryWatch, MeterWatch
+from sergeant_linux.engine.memory import FoundOut, MemoryWatch
 
 DEADLINE: Final = 60_000
 """Milliseconds that the process or the meter may take to answer."""
@@ -54,6 +52,10 @@ class Bench(ABC):
     def begin(self, watch: MemoryWatch, now: float) -> None:
         """Have the watch begin with the subject, as `LIFE`."""
 
+    def look(self, watch: MemoryWatch, now: float) -> list[FoundOut]:
+        """Return what a look finds out."""
+        return watch.look(now)
+
     def grow(self) -> None:
         """Have the subject take `MORE`."""
         assert self.subject.stdin is not None
@@ -75,25 +77,14 @@ def policy(**limits: Any) -> Policy:
     return Policy(concurrent_workers=1, worker_module_name='m', worker_class_name='C', **limits)
 
 
-def look(watch: MemoryWatch, now: float) -> Sequence[FoundOut]:
-    """Return what a look finds out; of the meter, when it has answered."""
-    found = watch.look(now)
-    if isinstance(watch, MeterWatch) and watch.next_look() is None and watch.socket is not None:
-        poll = select.poll()
-        poll.register(watch.socket, select.POLLIN)
-        assert poll.poll(DEADLINE), 'the meter does not answer'
-        found += watch.hear(now) or []
-    return found
-
-
-def looks(watch: MemoryWatch, number: int, now: float) -> list[FoundOut]:
+def looks(bench: Bench, watch: MemoryWatch, number: int, now: float) -> list[FoundOut]:
     """Return what so many looks find out, each made when it is due, the first not before `now`."""
     found: list[FoundOut] = []
     for _ in range(number):
         due = watch.next_look()
         assert due is not None
         now = max(now, due)
-        found += look(watch, now)
+        found += bench.look(watch, now)
     return found
 
 
@@ -115,10 +106,10 @@ class MemoryWatchContract:
         try:
             bench.begin(watch, 1.0)
             assert watch.next_look() == 1.0
-            assert look(watch, 1.0) == []
+            assert bench.look(watch, 1.0) == []
             watch.ready(LIFE, 1.5)
             assert watch.next_look() == 1.5
-            assert look(watch, 1.5) == []
+            assert bench.look(watch, 1.5) == []
             due = watch.next_look()
             assert due is not None and due > 1.5
         finally:
@@ -129,9 +120,9 @@ class MemoryWatchContract:
         try:
             bench.begin(watch, 0.0)
             watch.ready(LIFE, 0.0)
-            look(watch, 0.0)
+            bench.look(watch, 0.0)
             bench.grow()
-            found = looks(watch, 3 * MARK_SAMPLES, MARK_MIN_LIFE + 1)
+            found = looks(bench, watch, 3 * MARK_SAMPLES, MARK_MIN_LIFE + 1)
             (high,) = found
             assert isinstance(high, MemoryHigh) and high.life == LIFE
             assert high.measured > MARK
@@ -143,9 +134,9 @@ class MemoryWatchContract:
         try:
             bench.begin(watch, 0.0)
             bench.grow()
-            assert looks(watch, 2 * MARK_SAMPLES, MARK_MIN_LIFE + 1) == []
+            assert looks(bench, watch, 2 * MARK_SAMPLES, MARK_MIN_LIFE + 1) == []
             watch.ready(LIFE, 1000.0)
-            assert looks(watch, 2 * MARK_SAMPLES, 1000.0 + MARK_MIN_LIFE) == []
+            assert looks(bench, watch, 2 * MARK_SAMPLES, 1000.0 + MARK_MIN_LIFE) == []
         finally:
             watch.close()
 
@@ -155,7 +146,7 @@ class MemoryWatchContract:
             before = os.listdir('/proc/self/fd')
             bench.begin(watch, 0.0)
             bench.grow()
-            look(watch, 0.0)
+            bench.look(watch, 0.0)
             highest = watch.forget(LIFE)
             assert highest is not None and highest >= MORE
             assert watch.next_look() is None
@@ -169,7 +160,7 @@ class MemoryWatchContract:
         try:
             bench.begin(watch, 0.0)
             bench.end()
-            assert look(watch, 0.0) == []
+            assert bench.look(watch, 0.0) == []
             due = watch.next_look()
             assert due is not None and due > 0.0
         finally:

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from sergeant_linux.kernel import prctl, procfs
 from sergeant_linux.kernel.pidref import PidRef
+from sergeant_linux.wire.marks import RLIMIT_LOCKS
 from tests.kernel.processes import DEADLINE, Event, Fork, in_child, sleep_for_ever
 
 MIB = 1024 * 1024
@@ -89,7 +91,7 @@ def test_a_zombie_still_tells_its_cpu_time(fork: Fork) -> None:
 def test_a_reaped_process_is_gone(gone: int) -> None:
     assert procfs.read_stat(gone) is None
     assert procfs.threads(gone) == 0
-    assert procfs.smaps_rollup(gone) is None
+    assert procfs.file_locks(gone) is None
     assert procfs.open_fds(gone) == 0
     assert not procfs.environ_contains(gone, b'PATH=' + os.fsencode(os.environ['PATH']))
     assert gone not in procfs.pids()
@@ -220,7 +222,7 @@ def test_what_is_not_ours_to_look_at_is_told_as_gone(stranger: int) -> None:
         os.setuid(65534)
         return [
             procfs.environ_contains(stranger, b'FIRST=1'),
-            procfs.smaps_rollup(stranger),
+            procfs.environ_value(stranger, 'FIRST'),
             procfs.open_fds(stranger),
             procfs.read_stat(stranger) is not None,
         ]
@@ -295,38 +297,29 @@ def test_the_kept_open_file_is_closed_once_and_not_passed_on() -> None:
         statm.rss()
 
 
-def test_pages_shared_with_a_fork_count_in_full_in_part_or_not_at_all(fork: Fork, event: Callable[[], Event]) -> None:
-    with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE) as memory:
-        for offset in range(0, 64 * MIB, procfs.PAGE_SIZE):
-            memory[offset] = 1
-        forked = event()
+def test_a_limit_is_told_of_a_running_process_and_of_a_zombie(fork: Fork, event: Callable[[], Event]) -> None:
+    limited = event()
 
-        def share() -> None:
-            forked.set()
-            sleep_for_ever()
+    def limit() -> None:
+        resource.setrlimit(RLIMIT_LOCKS, (7, 1 << 62))
+        limited.set()
+        sleep_for_ever()
 
-        process = fork(share)
-        forked.wait()
-
-        rollup = procfs.smaps_rollup(process.pid)
-
-        assert rollup is not None
-        assert rollup.rss > 64 * MIB
-        assert 32 * MIB < rollup.pss < rollup.rss - 16 * MIB
-        assert rollup.uss < 32 * MIB
+    process = fork(limit)
+    limited.wait()
+    assert procfs.file_locks(process.pid) == (7, 1 << 62)
+    process.signal(signal.SIGKILL)
+    assert process.exited(DEADLINE)
+    assert procfs.file_locks(process.pid) == (7, 1 << 62)
 
 
-def test_a_zombie_has_no_memory_to_tell_of(zombie: PidRef) -> None:
-    assert procfs.smaps_rollup(zombie.pid) is None
+def test_a_limit_without_an_end_is_told_as_python_does(stranger: int) -> None:
+    assert procfs.file_locks(stranger) == resource.prlimit(stranger, RLIMIT_LOCKS)
 
 
-def test_the_rollup_is_what_psutil_counts(stranger: int) -> None:
-    process = psutil.Process(stranger)
-    before, rollup, after = None, None, process.memory_full_info()
-    while before != after:  # other programs come and go, and share pages with this one
-        before, rollup, after = after, procfs.smaps_rollup(stranger), process.memory_full_info()
-
-    assert rollup == procfs.Rollup(rss=after.rss, pss=after.pss, uss=after.uss)
+def test_a_variable_of_the_environment_is_told_by_its_name(stranger: int) -> None:
+    assert procfs.environ_value(stranger, 'FIRST') == '1'
+    assert procfs.environ_value(stranger, 'FIRS') is None
 
 
 def test_open_descriptors_are_counted_without_the_one_that_counts(fork: Fork, stranger: int) -> None:
