@@ -30,6 +30,7 @@ from sergeant_linux.core.policy import Auto, BadValue, Policy
 from sergeant_linux.core.units import format_size
 from sergeant_linux.host import credentials, environment
 from sergeant_linux.host.delegation import NotOurs, candidate
+from sergeant_linux.host.journal_limit import limited_unit
 from sergeant_linux.kernel import cgroup_v1, module_path
 from sergeant_linux.kernel.cgroup import UNLIMITED, Cgroup, own
 
@@ -185,7 +186,7 @@ def ceilings(cgroups: Sequence[Cgroup]) -> Iterator[Bound]:
 
 def concerns(policy: Policy, cgroups: Sequence[Cgroup]) -> Iterator[Concern]:
     """Yield what is to be warned of at the start of a pool whose policy is resolved."""
-    for concern in (too_much(policy, cgroups), grouped_kill(cgroups), unsafe_start(policy)):
+    for concern in (too_much(policy, cgroups), grouped_kill(cgroups), unsafe_start(policy), limited_log(policy)):
         if concern is not None:
             yield concern
 
@@ -253,3 +254,15 @@ def _what_ungroups(cgroup: Cgroup) -> str:
     if environment.systemd_is_running():
         return 'OOMPolicy=continue in the unit'
     return f'echo 0 > {cgroup.path}/memory.oom.group'
+
+
+def limited_log(policy: Policy) -> Concern | None:
+    """Return what may be lost of the log where the journal limits the unit of this pool."""
+    unit = limited_unit(policy)
+    if unit is None:
+        return None
+    detail = (
+        f'the journal takes a limited number of lines from {unit} (journald.conf(5): 10,000 in 30 s by default); '
+        'when workers print more, it drops the records of this log, too'
+    )
+    return Concern('log-limited', detail, f'LogRateLimitIntervalSec=1ms and LogRateLimitBurst=10000 in {unit}')

@@ -46,6 +46,11 @@ STOP_MARGIN: Final = 5.0
 RESERVE: Final = 128 * 1024**2
 """Memory of the supervisor, the fork server and the other helpers, with --memory-max=auto."""
 
+RATE_INTERVAL: Final = '1ms'
+RATE_BURST: Final = 10_000
+"""Lines in that time, which no journal can take. 0 would mean the limit of journald.conf(5), not none (systemd 240 and
+newer); for units of a user's manager the journal knows no limits of their own."""
+
 MODULE: Final = 'sergeant_linux.supervisor'
 TEMPLATE: Final = 'sergeant-linux@.service'
 
@@ -197,6 +202,10 @@ def _process(plan: Plan, version: int) -> Iterator[str]:
         yield 'Environment=SERGEANT_LINUX_NAME=%i'
         yield f'EnvironmentFile={_environment_file(plan)}'
     yield f'SyslogIdentifier={_identifier(plan)}'
+    if not plan.for_user_manager:
+        yield '# no limit to the lines in the journal: one worker that prints much would hide the ends of the others'
+        yield f'LogRateLimitIntervalSec={RATE_INTERVAL}'
+        yield f'LogRateLimitBurst={RATE_BURST}'
     if plan.user is not None:
         yield f'User={plan.user.replace("%", "%%")}'
     elif not plan.for_user_manager:

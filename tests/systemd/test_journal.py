@@ -20,11 +20,18 @@ WORKER: Final = '''
     import os, time
 
     class Worker:
-        """Says that it is there; ends with 9 where a file `fail` is, which it takes away."""
+        """Says that it is there; ends with 9 where a file `fail` is, which it takes away. Where a file `chat` is it
+        prints, and ends with 0."""
 
         def run(self):
             print('a worker prints', flush=True)
             while True:
+                if os.path.exists('chat'):
+                    lines = int(open('chat').read())
+                    os.unlink('chat')
+                    for number in range(lines):
+                        print('line', number)
+                    return
                 try:
                     os.unlink('fail')
                 except FileNotFoundError:
@@ -35,6 +42,11 @@ WORKER: Final = '''
 
 MANY: Final = 700
 """Entries; more than the journal's socket holds (net.unix.max_dgram_qlen, which systemd sets to 512)."""
+
+CHATTER: Final = 1000
+"""Lines."""
+
+JOURNALD_CONF: Final = Path('/etc/systemd/journald.conf.d/strict.conf')
 
 WORKER_EXIT: Final = catalog.MESSAGES['worker-exit'].id
 
@@ -104,3 +116,34 @@ def test_a_journal_that_hangs_makes_nobody_wait_and_is_told_all_later(pool: Pool
 
     pool.wait_for_entry('SERGEANT_RETURN_CODE=9')
     assert len(pool.entries('SERGEANT_EVENT=policy')) == MANY
+
+
+@pytest.fixture
+def strict_journal(machine: None) -> Iterator[None]:
+    """A journal that takes ten lines from a unit, times four for the room on the disk, and then none for an hour."""
+    JOURNALD_CONF.parent.mkdir(exist_ok=True)
+    JOURNALD_CONF.write_text('[Journal]\nRateLimitIntervalSec=1h\nRateLimitBurst=10\n')
+    run('systemctl', 'restart', 'systemd-journald')
+    yield
+    JOURNALD_CONF.unlink()
+    run('systemctl', 'restart', 'systemd-journald')
+
+
+def test_a_worker_that_prints_much_hides_no_record_of_the_log(strict_journal: None, pool: Pool) -> None:
+    pool.start()
+    (pool.folder / 'chat').write_text(str(CHATTER))
+
+    end = pool.wait_for_entry('SERGEANT_EVENT=worker-exit')
+
+    assert end['SERGEANT_RETURN_CODE'] == '0'
+    assert pool.entries(f'MESSAGE=line {CHATTER - 1}') != []
+    assert pool.entries('SERGEANT_EVENT=log-limited') == []
+
+
+def test_a_unit_whose_records_may_be_dropped_says_so_at_its_start(pool: Pool) -> None:
+    pool.add('[Service]\nLogRateLimitIntervalSec=\nLogRateLimitBurst=0\nLogRateLimitIntervalSec=0\n')
+
+    pool.start()
+
+    [warning] = pool.entries('SERGEANT_EVENT=log-limited')
+    assert 'LogRateLimitBurst=10000 in told.service' in warning['MESSAGE']
