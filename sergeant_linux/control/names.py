@@ -3,6 +3,7 @@
     $RUNTIME_DIRECTORY/sergeant-linux/NAME.sock     in a unit with RuntimeDirectory=
     $XDG_RUNTIME_DIR/sergeant-linux/NAME.sock       of a user
     /run/sergeant-linux/NAME.sock                   of root
+    /run/sergeant-linux/NAME/sergeant-linux/NAME.sock   of a unit, whoever's it is (User=)
 
 Facts: a socket's file stays when its owner is killed, and a connection to it is then refused. A lock (flock(2)) goes
 with the last process that has it, whatever ended that one. The kernel lists the paths of all listening sockets
@@ -13,7 +14,14 @@ socket, so a lock counts only while its file is the one that is found by its pat
 wherever its folder is.
 Decision: the lock's file is for its owner alone: whoever can open a file can lock it, and keep a name from its pool.
 What is at the path and is neither a socket nor a lock of ours is never touched.
-Price: pools in another network namespace, as a container's, are found only where their folder can be seen.
+Where the kernel's table does not list a socket, as it does none of another network namespace (PrivateNetwork= of a
+unit, a container), it is found where a runtime folder of the system's or a user's manager is.
+Anybody can listen at such a path of their own. So a pool that is looked for by its name, or without one, is believed to
+be that where it is root's or our own, and otherwise only in the folder that root has made for the unit of that name, of
+that folder's owner; a socket that is named by its path is believed to be of whoever has its folder, as its caller has
+chosen the place. A fake is listed as somebody else's, and never spoken to.
+Price: root operates a pool that a user has started by hand with --control-socket. One in a network namespace of its own
+is found only where its folder can be seen, and two levels deep.
 
 Invariant: of several that claim a name at once one gets it; nothing is left of a pool that ends in order.
 """
@@ -25,7 +33,9 @@ import socket
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Final, NamedTuple
+from zlib import crc32
 
 FOLDER: Final = 'sergeant-linux'
 SUFFIX: Final = '.sock'
@@ -39,6 +49,9 @@ LONGEST_PATH: Final = 107
 
 LONGEST_NAME: Final = 64
 """Characters of a pool's name."""
+
+MOST_ENTRIES: Final = 4096
+"""Entries of a folder that are looked at."""
 
 BACKLOG: Final = 128
 ATTEMPTS: Final = 1000
@@ -239,15 +252,58 @@ def lock_path(path: str) -> str:
 def pools(environ: Mapping[str, str]) -> list[Found]:
     """Return every socket on this host that looks like a pool's, whoever's it is; whether it answers is to be tried."""
     paths = list(_listening())
-    places = folders(environ)
-    with suppress(OSError):
-        places += [f'{RUN}/user/{uid}/{FOLDER}' for uid in os.listdir(f'{RUN}/user')]
-    for folder in places:
+    for folder in _places(environ):
+        paths += [each for each in _entries(folder) if each.endswith(SUFFIX)]
+    # a socket may be known by several paths: /var/run is /run; a link in somebody's folder gives it no other name
+    places = {os.path.realpath(path) for path in paths}
+    return sorted(Found(os.path.basename(path).removesuffix(SUFFIX), path) for path in places if path.endswith(SUFFIX))
+
+
+def _places(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield the folders that sockets may be in: of the environment, of the system's manager, of each user's."""
+    yield from folders(environ)
+    for run in (RUN, *_entries(f'{RUN}/user')):
+        yield os.path.join(run, FOLDER)
+        for unit in (*_entries(run), *_entries(os.path.join(run, FOLDER))):  # RuntimeDirectory=
+            yield os.path.join(unit, FOLDER)
+
+
+def _entries(folder: str) -> list[str]:
+    """Return the paths in a folder, at most so many as nobody has by chance; none where it can't be read."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return [entry.path for entry in islice(entries, MOST_ENTRIES)]
+    return []
+
+
+def trusted(found: Found) -> frozenset[int]:
+    """Return the uids whose pool is believed to be the one of its name, where it was found."""
+    uids = {0, os.geteuid()}
+    unit, folder = os.path.split(os.path.dirname(found.path))
+    if folder == FOLDER and unit in unit_folders(found.name):
         with suppress(OSError):
-            paths += [os.path.join(folder, each) for each in os.listdir(folder) if each.endswith(SUFFIX)]
-    # one socket may be known by several paths: /var/run is /run
-    by_place = {os.path.realpath(path): path for path in reversed(paths)}
-    return sorted(Found(os.path.basename(path).removesuffix(SUFFIX), path) for path in by_place.values())
+            if all(_is_roots(place) for place in (RUN, os.path.join(RUN, FOLDER))):
+                uids.add(os.stat(unit).st_uid)
+    return frozenset(uids)
+
+
+def _is_roots(folder: str) -> bool:
+    """Return whether nobody but root can make something here."""
+    status = os.lstat(folder)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def unit_folders(name: str) -> list[str]:
+    """Return where the unit of a pool with this name may have its runtime folder."""
+    base = os.path.realpath(os.path.join(RUN, FOLDER))
+    return [os.path.join(base, each) for each in (name, f'{crc32(os.fsencode(name)):08x}')]
+
+
+def owners(path: str) -> frozenset[int]:
+    """Return the uids whose pool is believed to be the one that a caller means by this path."""
+    uids = {0, os.geteuid()}
+    with suppress(OSError):
+        uids.add(os.stat(os.path.dirname(os.path.realpath(path))).st_uid)
+    return frozenset(uids)
 
 
 def _listening() -> Iterator[str]:

@@ -402,8 +402,12 @@ def test_the_examples_are_right(pool: StandIn) -> None:
 def test_json_is_the_answer_as_it_came(pool: StandIn, verb: str) -> None:
     answers: Mapping[str, dict[str, Any]] = {
         'health': {'live': True, 'ready': True, 'reason': None}, 'get': {'policy': {'a': '1'}}, 'events': {'events': [TROUBLE]},
+        'scale': {'before': 1, 'after': 2}, 'reload': {'generation': 2, 'changed': 4}, 'restart': {'slots': [1]},
+        'kill': {'slot': 0, 'pid': 7, 'signal': 'SIGKILL'}, 'dump': {'slot': 0, 'pid': 7, 'stacks': ''},
+        'set': {'key': 'a', 'before': '1', 'after': '2'}, 'status': {'name': 'a', 'pid': 7, 'slots': []},
     }
-    answer = answers.get(verb, {'anything': [1, None], 'really': 'so'})
+    more = {} if verb in ('get', 'events') else {'anything': [1, None], 'really': 'so'}
+    answer = {**answers.get(verb, {}), **more}
     pool.plays[verb] = answer
     status, out, err = told(pool, verb, *ARGUMENTS.get(verb, []), '--json')
     assert (status, err) == (0, '')

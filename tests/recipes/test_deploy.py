@@ -140,7 +140,9 @@ def test_the_last_stage_has_no_compiler_no_root_and_the_command_as_pid_1() -> No
     assert re.fullmatch(r'[1-9]\d*:[1-9]\d*', final['USER'])
     assert final['STOPSIGNAL'] == 'SIGTERM'
     assert json.loads(final['ENTRYPOINT']) == ['sergeant-linux', 'run']
-    assert json.loads(final['HEALTHCHECK'].partition('CMD ')[2]) == ['sergeant-linux', 'health', '--live']
+    assert json.loads(final['HEALTHCHECK'].partition('CMD ')[2]) == [
+        'sergeant-linux', 'health', '--live', '--control-socket=/run/sergeant-linux/crawl_worker.Worker.sock',
+    ]
 
 
 def test_the_shell_lines_of_the_image_are_a_shells() -> None:
@@ -189,15 +191,19 @@ def test_a_container_is_read_only_but_for_the_socket_and_temporary_files() -> No
     assert container['env'] == [{'name': 'RUNTIME_DIRECTORY', 'value': mounts['run']}]
 
 
-@pytest.mark.parametrize(('options', 'more'), [([], []), (['--control-socket=/run/$x.sock'], ['--control-socket=/run/$x.sock'])])
-def test_the_probes_ask_the_pool(options: list[str], more: list[str]) -> None:
+@pytest.mark.parametrize(('options', 'place', 'pods'), [
+    ([], '/run/sergeant-linux/crawl_worker.Worker.sock', '/run/pool/sergeant-linux/crawl_worker.Worker.sock'),
+    (['--name=a $b'], '/run/sergeant-linux/a $b.sock', '/run/pool/sergeant-linux/a $b.sock'),
+    (['--control-socket=/run/$x.sock'], '/run/$x.sock', '/run/$x.sock'),
+])
+def test_the_probes_ask_the_pool_by_its_socket(options: list[str], place: str, pods: str) -> None:
     (container,) = pod(*options)['containers']
     for probe, which in (('readinessProbe', '--ready'), ('livenessProbe', '--live')):
         words = list(map(unexpanded, container[probe]['exec']['command']))
-        assert words == ['sergeant-linux', 'health', which, *more]
+        assert words == ['sergeant-linux', 'health', which, f'--control-socket={pods}']
         assert container[probe]['timeoutSeconds'] > 1
     assert list(map(unexpanded, service(*options)['healthcheck']['test'])) == [
-        'CMD', 'sergeant-linux', 'health', '--live', *more,
+        'CMD', 'sergeant-linux', 'health', '--live', f'--control-socket={place}',
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from sergeant_linux.cli.verbs.parser import USAGE_ERROR, Parser
 from sergeant_linux.control import names
-from sergeant_linux.control.client import Client, PoolError
+from sergeant_linux.control.client import Client, NoAnswer, OfOthers, PoolError
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -125,6 +125,9 @@ def connect(args: argparse.Namespace) -> Client:
         raise Trouble(UNREACHED, f'no pool answers at {path}: there is no such socket') from None
     except ConnectionRefusedError:
         raise Trouble(UNREACHED, f'no pool answers at {path}: nobody listens there any more') from None
+    except OfOthers as error:
+        whose = 'which is neither root, nor you, nor the owner of its folder'
+        raise Trouble(UNREACHED, f'{path} is a socket of the uid {error.uid}, {whose}: not asked') from None
     except PermissionError:
         raise Trouble(UNREACHED, f'the pool at {path or name} is not yours to operate: permission denied') from None
     except OSError as error:
@@ -180,6 +183,8 @@ def _told(wait: Callable[[], Any]) -> Any:
         raise Trouble(_STATUS_OF.get(error.code, UNREACHED), str(error)) from None
     except TimeoutError:
         raise Trouble(UNREACHED, 'the pool does not answer in time') from None
+    except NoAnswer as error:
+        raise Trouble(UNREACHED, str(error)) from None
     except OSError:
         raise Gone from None
 

@@ -19,6 +19,7 @@ from importlib.resources import files
 from string import Template
 from typing import Final
 
+from sergeant_linux.control.names import FOLDER, LONGEST_NAME, SUFFIX
 from sergeant_linux.core.policy import AUTO, NONE, Auto, BadValue, Policy
 from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.host import resources
@@ -43,6 +44,9 @@ TASKS_A_WORKER: Final = 10
 
 MOST_PODS: Final = 10
 """As many times the pods that there are at least, at most."""
+
+RUNTIME_DIRECTORY: Final = '/run/pool'
+"""Of a pod: a volume, as the rest of the container can't be written."""
 
 _IMAGE: Final = re.compile(r'[A-Za-z0-9](?:[\w./:@-]*\w)?', re.ASCII)
 """Roughly: a registry tells exactly."""
@@ -141,8 +145,9 @@ def _kubernetes(deployment: Deployment) -> Mapping[str, object]:
         'image': _scalar(deployment.image or f'{deployment.label}:latest'),
         'label': _scalar(deployment.label),
         'command': _list(deployment.words, 12),
-        'ready': _array(map(_expanded, _probe(deployment, '--ready'))),
-        'live': _array(map(_expanded, _probe(deployment, '--live'))),
+        'ready': _array(map(_expanded, _probe(deployment, '--ready', RUNTIME_DIRECTORY))),
+        'live': _array(map(_expanded, _probe(deployment, '--live', RUNTIME_DIRECTORY))),
+        'run': RUNTIME_DIRECTORY,
         'cpus': deployment.workers,
         'cpu_limit': limit if is_auto else '',
         'replicas': deployment.replicas,
@@ -170,9 +175,15 @@ def _memory(deployment: Deployment) -> tuple[int, str]:
     return memory, f'{number} × {format_size(limit)}, and a reserve for the supervisor and its helpers'
 
 
-def _probe(deployment: Deployment, which: str) -> list[str]:
+def _probe(deployment: Deployment, which: str, run: str = '/run') -> list[str]:
+    """Return the command of a probe. It names the socket: what is searched for, anybody in the container could offer.
+
+    run: the folder that the pool has for its socket there.
+    """
     path = deployment.policy.control_socket
-    return ['sergeant-linux', 'health', which, *([f'--control-socket={path}'] if path != AUTO else [])]
+    if path == AUTO:
+        path = f'{run}/{FOLDER}/{deployment.name[:LONGEST_NAME]}{SUFFIX}'
+    return ['sergeant-linux', 'health', which, f'--control-socket={path}']
 
 
 # Words.
