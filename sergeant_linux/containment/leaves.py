@@ -33,11 +33,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
+from weakref import WeakSet
 
 from sergeant_linux.core.result import MemoryEvidence, OomScope
+from sergeant_linux.core.units import format_size
 from sergeant_linux.host.delegation import SUPERVISOR, Home, NotOurs, start_inside, what_opens
 from sergeant_linux.host.trial import try_birth
-from sergeant_linux.kernel.cgroup import Cgroup, explain, flat_keyed
+from sergeant_linux.kernel.cgroup import Cgroup, explain, flat_keyed, own_path
 from sergeant_linux.kernel.pidref import PidRef
 
 POOL_PREFIX: Final = 'sergeant-'
@@ -77,13 +79,16 @@ class Limits:
 class Leaf:
     """The cgroup of one life."""
 
-    def __init__(self, cgroup: Cgroup, pool: Cgroup, *, has_memory: bool, limit: int | None) -> None:
+    def __init__(self, cgroup: Cgroup, pool: 'PoolLimit', *, has_memory: bool, limit: int | None) -> None:
         self.cgroup = cgroup
         self._pool = pool
         self._has_memory = has_memory
         self._limit = limit
-        self._pool_ooms = pool.table('memory.events.local').get('oom', 0) if has_memory else 0
+        self._kills = 0
+        self._pool_ooms = pool.ooms() if has_memory else 0
         self.directory = cgroup.open()
+        if has_memory:
+            pool.leaves.add(self)
 
     def close_directory(self) -> None:
         """Let go of the descriptor that is passed to whoever is to be born here."""
@@ -111,33 +116,84 @@ class Leaf:
         """Return memory.current in bytes."""
         return self.cgroup.number('memory.current') if self._has_memory else None
 
-    def evidence(self) -> MemoryEvidence | None:
-        """Return what the counters say; to be read before the life is buried."""
+    def evidence(self, pid: int) -> MemoryEvidence | None:
+        """Return what the counters say; to be read before the life, whose main process this is, is buried."""
         if not self._has_memory:
             return None
         cgroup = self.cgroup
         events = cgroup.table('memory.events')
         kills = events.get('oom_kill', 0)
         stat = cgroup.table('memory.stat')
-        scope = None
-        if kills:
-            if events.get('oom', 0) or self._has_met_a_limit():
-                scope = OomScope.WORKER
-            elif self._pool.table('memory.events.local').get('oom', 0) > self._pool_ooms:
-                scope = OomScope.POOL
-            else:
-                scope = OomScope.HOST
         return MemoryEvidence(
             limit_bytes=self._limit,
             peak_bytes=cgroup.number('memory.peak'),
             current_bytes=cgroup.number('memory.current'),
             oom_kills=kills,
-            oom_scope=scope,
+            oom_scope=self._scope(events) if kills else None,
+            main_killed=kills > 0 and self._main_was_killed(pid),
             anon=stat.get('anon'),
             file=stat.get('file'),
             shmem=stat.get('shmem'),
             kernel=stat.get('kernel'),
         )
+
+    def end_at_birth(self) -> str | None:
+        """Return why nobody came to life here, in words; None where no limit of memory is to blame."""
+        if not self._has_memory or not (events := self.cgroup.table('memory.events')).get('oom_kill', 0):
+            return None
+        match self._scope(events):
+            case OomScope.WORKER:
+                size = format_size(self._limit) if self._limit is not None else 'its limit'
+                why = f'--max-worker-memory-usage={size} is too little for it'
+            case OomScope.POOL:
+                why = 'the pool has no more memory (--pool-memory-max)'
+            case _:
+                why = 'there is no more memory below a limit that holds for all that runs here'
+        return f"the kernel's OOM killer ended it at birth: {why}"
+
+    def _scope(self, events: Mapping[str, int]) -> OomScope:
+        """Return for whose limit there was a kill here."""
+        if events.get('oom', 0) or self._has_met_a_limit():
+            return OomScope.WORKER
+        if self._pool.ooms() > self._pool_ooms:
+            self._pool.account_for(self)
+            return OomScope.POOL
+        return OomScope.HOST
+
+    def was_spared(self, pool_ooms: int) -> None:
+        """The limit of the pool was met so often by now: if nobody was killed here since the last time, all that was
+        others' affair."""
+        with suppress(OSError):
+            kills = self.cgroup.table('memory.events').get('oom_kill', 0)
+            if kills == self._kills:
+                self._pool_ooms = pool_ooms
+            self._kills = kills
+
+    def _main_was_killed(self, pid: int) -> bool:
+        """Whether the main process was among those whom the OOM killer ended here.
+
+        With memory.oom.group a kill for a limit of this leaf, or above, ends all that is in it, and is counted as one
+        of a group; what is killed besides was in a cgroup that the worker had made below. Without (a worker can turn
+        it off), or in a cgroup of its own making, a kill beside it can't be told from its own.
+        """
+        local = self.cgroup.table('memory.events.local')
+        if local.get('oom_group_kill', 0):
+            return True
+        place = self._place_of(pid)
+        if place == self.cgroup and 'oom_group_kill' in local and self.cgroup.number('memory.oom.group') == 1:
+            return False
+        return place is None or place.table('memory.events.local').get('oom_kill', 0) > 0
+
+    def _place_of(self, pid: int) -> Cgroup | None:
+        """Return the cgroup whose counters count this process, dead or alive: this leaf, or the nearest one below that
+        has the memory controller; None when it can't be told."""
+        path, leaf = own_path(pid), f'/{self._pool.cgroup.name}/{self.cgroup.name}'
+        if path is None or leaf not in path:
+            return None
+        here = Cgroup(self.cgroup.path + path.partition(leaf)[2], self.cgroup.top)
+        while here != self.cgroup and here.parent is not None and not here.has('memory.events.local'):
+            here = here.parent
+        return here
 
     def _has_met_a_limit(self) -> bool:
         """Whether a limit of this leaf or of a cgroup that the worker has made below was hit.
@@ -190,6 +246,29 @@ def _kill_inside(cgroup: Cgroup, pid: int) -> None:
             process.signal(signal.SIGKILL)
 
 
+class PoolLimit:
+    """How often the limit of the pool was met, and which of it is accounted for.
+
+    Facts: the kernel counts how often the limit of the pool was met, and who was killed, but not for which limit; one
+    kill may be counted as many times that the limit was met.
+    Consequence: as soon as a kill is known to be for the pool's limit, what was counted until then explains no later
+    kill of those that were spared. Price: a look at each leaf after such a kill.
+    """
+
+    def __init__(self, cgroup: Cgroup) -> None:
+        self.cgroup = cgroup
+        self.leaves: WeakSet[Leaf] = WeakSet()
+
+    def ooms(self) -> int:
+        return self.cgroup.table('memory.events.local').get('oom', 0)
+
+    def account_for(self, killed: Leaf) -> None:
+        ooms = self.ooms()
+        for leaf in self.leaves:
+            if leaf is not killed:
+                leaf.was_spared(ooms)
+
+
 class Leaves:
     """The cgroups of one pool, from the first to the last."""
 
@@ -208,6 +287,7 @@ class Leaves:
             clean_up_predecessors(home.cgroup, complain)
             self._enable(wanted - home.cgroup.enabled())
             self.pool, self._lock = self._make_pool(name)
+            self._pool_limit = PoolLimit(self.pool)
             try:
                 self._set_up_pool(wanted)
                 self._try_birth()
@@ -294,7 +374,7 @@ class Leaves:
         cgroup = self._make_leaf(f'life-{life}')
         limit = self._limits.required.get('memory.max')
         try:
-            return Leaf(cgroup, self.pool, has_memory=self.has_memory, limit=int(limit) if limit else None)
+            return Leaf(cgroup, self._pool_limit, has_memory=self.has_memory, limit=int(limit) if limit else None)
         except OSError:
             cgroup.remove()
             raise

@@ -86,7 +86,8 @@ class FinalReport:
 class MemoryEvidence:
     """What the life's leaf had counted when it was reaped. Sizes in bytes; None: no limit, or not told by this kernel.
 
-    oom_kills: how many of its processes the kernel's OOM killer has ended; oom_scope: for whose limit, if any.
+    oom_kills: how many of its processes the kernel's OOM killer has ended; oom_scope: for whose limit, if any;
+    main_killed: whether the main process was among them.
     anon, file, shmem, kernel: what current_bytes consists of (memory.stat).
     """
 
@@ -95,6 +96,7 @@ class MemoryEvidence:
     current_bytes: int | None
     oom_kills: int
     oom_scope: OomScope | None
+    main_killed: bool
     anon: int | None
     file: int | None
     shmem: int | None
@@ -123,8 +125,8 @@ class Ending:
 
     @property
     def was_oom_killed(self) -> bool:
-        """Whether the kernel's OOM killer has ended the main process: SIGKILL, and a kill counted by its leaf."""
-        return self.signal == SIGKILL and self.memory is not None and self.memory.oom_kills > 0
+        """Whether the kernel's OOM killer has ended the main process: SIGKILL, and a kill of it counted by its leaf."""
+        return self.signal == SIGKILL and self.memory is not None and self.memory.main_killed
 
     @property
     def return_code(self) -> int | None:

@@ -66,7 +66,8 @@ class Lifeline:
         except OSError as error:
             raise Refused(f'its gate broke: {error}') from None
         if not data:
-            raise Refused('its gate was closed before it said hello')
+            killed = self.leaf.end_at_birth() if self.leaf is not None else None
+            raise Refused(killed or 'its gate was closed before it said hello')
         try:
             message = gates.decode(data)
         except gates.Malformed as error:
@@ -123,7 +124,7 @@ class Lifeline:
         memory = cpu_seconds = stat = None
         page = self.page.look() if self.page is not None else None
         with suppress(OSError):  # no free descriptor (EMFILE, ENFILE): what can't be read is not known
-            memory = self.leaf.evidence() if self.leaf is not None else None
+            memory = self.leaf.evidence(self.process.pid) if self.leaf is not None else None
             stat = procfs.read_stat(self.process.pid)
             cpu_seconds = self._cpu_seconds(stat)
         if stat is not None and stat.session == stat.pid:

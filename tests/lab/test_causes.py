@@ -77,6 +77,41 @@ HAS_A_CGROUP_OF_ITS_OWN: Final = (
 )
 
 
+EATS_ON_CUE: Final = (
+    OWN
+    + '''
+    def Worker():
+        """Eats when the file says so that is named after its slot."""
+        while not os.path.exists('eat-' + os.environ['SERGEANT_WORKER_SLOT']):
+            time.sleep(0.02)
+        eat()
+'''
+)
+
+LOSES_A_CHILD: Final = (
+    OWN
+    + '''
+    def Worker():
+        """Loses a child to the limit of a cgroup that it has made for it, and stays."""
+        leaf = own()
+        os.makedirs(leaf + '/below/inner')
+        write(leaf + '/cgroup.procs', '0')
+        os.mkdir(leaf + '/main')
+        write(leaf + '/main/cgroup.procs', '0')
+        for folder in (leaf, leaf + '/below'):
+            write(folder + '/cgroup.subtree_control', '+memory')
+        write(leaf + '/below/inner/memory.max', str(16 << 20))
+        child = os.fork()
+        if child == 0:
+            write(leaf + '/below/inner/cgroup.procs', '0')
+            eat()
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.write(1, b'lost %d' % status + bytes([10]))
+        time.sleep(1000)
+'''
+)
+
+
 @pytest.mark.slow
 def test_fifty_times_in_a_row_the_kernel_kills_a_worker_at_its_limit_and_its_neighbour_stays(
     home: Cgroup, tmp_path: Path
@@ -129,4 +164,44 @@ def test_an_oom_kill_is_told_for_whose_limit_it_was(
     with housed(home, tmp_path, worker, **{'max_worker_memory_usage': 4 * LIMIT, **limits}) as running:
         (record, *_) = running.wait_for('worker-exit', within=WITHIN)
         assert (record['result'], record['signal'], record['memory']['oom_scope']) == ('oom-kill', 'SIGKILL', scope)
+        assert running.stop(within=WITHIN) == 0
+
+
+def test_a_kill_for_the_host_is_the_hosts_also_when_the_pool_has_met_its_limit_before(
+    home: Cgroup, tmp_path: Path
+) -> None:
+    flags: dict[str, Any] = {'pool_memory_max': LIMIT, 'max_worker_memory_usage': 4 * LIMIT, 'concurrent_workers': 2}
+    with housed(home, tmp_path, EATS_ON_CUE, restart_delay='1h', restart_max_delay='1h', **flags) as running:
+        running.wait_for('worker-ready', count=2, within=WITHIN)
+        (tmp_path / 'eat-0').touch()
+        (first,) = running.wait_for('worker-exit', within=WITHIN)
+        assert (first['slot'], first['memory']['oom_scope']) == (0, 'pool')
+        (folder,) = home.path.glob('sergeant-*')
+        (folder / 'memory.max').write_text('max')
+        home.write('memory.max', str(2 * LIMIT))
+        (tmp_path / 'eat-1').touch()
+        (second,) = running.wait_for('worker-exit', slot=1, within=WITHIN)
+        assert (second['result'], second['memory']['oom_scope']) == ('oom-kill', 'host')
+        assert running.stop(within=WITHIN) == 0
+
+
+def test_a_sigkill_by_hand_after_a_child_was_killed_by_the_kernel_is_a_signal(home: Cgroup, tmp_path: Path) -> None:
+    with housed(home, tmp_path, LOSES_A_CHILD) as running:
+        running.hear('lost -9', within=WITHIN)
+        kill(running.workers()[1])
+        (record,) = running.wait_for('worker-exit', within=WITHIN)
+        assert (record['result'], record['signal']) == ('signal', 'SIGKILL')
+        assert record['memory']['oom_kills'] >= 1
+        assert running.stop(within=WITHIN) == 0
+
+
+def test_a_limit_that_no_newborn_fits_in_is_told_as_what_ends_newborns(home: Cgroup, tmp_path: Path) -> None:
+    with housed(home, tmp_path, EATS_ON_CUE, restart_delay='10ms') as running:
+        running.wait_for('worker-ready', within=WITHIN)
+        running.ask('set', key='max-worker-memory-usage', value='64K')
+        kill(running.workers()[1])
+        (failed, *_) = running.wait_for('worker-spawn-failed', within=WITHIN)
+        assert 'OOM killer' in failed['message'] and '--max-worker-memory-usage=64K' in failed['message']
+        running.ask('set', key='max-worker-memory-usage', value='64M')
+        running.wait_for('worker-ready', count=2, within=WITHIN)
         assert running.stop(within=WITHIN) == 0
