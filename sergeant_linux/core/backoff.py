@@ -7,6 +7,7 @@ budget of failure restarts in a sliding window.
 """
 
 from collections import deque
+from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
@@ -27,20 +28,21 @@ def restart_delay(failures: int, *, delay: float, max_delay: float, rng: Random)
     return min(max_delay, nominal * rng.uniform(1 - JITTER, 1 + JITTER))
 
 
+@dataclass(slots=True)
 class RestartBudget:
-    """At most `count` failure restarts within any `span` seconds; without a budget, any number."""
+    """At most `count` failure restarts within any `span` seconds; without a budget, any number. `spent`: when those
+    were made that still count."""
 
-    def __init__(self, budget: Budget | None) -> None:
-        self._budget = budget
-        self._spent: deque[float] = deque()
+    budget: Budget | None
+    spent: deque[float] = field(default_factory=deque)
 
     def spend(self, now: float) -> bool:
         """Take one restart from the budget; False when there is none left, and then nothing is taken."""
-        if self._budget is None:
+        if self.budget is None:
             return True
-        while self._spent and self._spent[0] <= now - self._budget.span:
-            self._spent.popleft()
-        if len(self._spent) >= self._budget.count:
+        while self.spent and self.spent[0] <= now - self.budget.span:
+            self.spent.popleft()
+        if len(self.spent) >= self.budget.count:
             return False
-        self._spent.append(now)
+        self.spent.append(now)
         return True

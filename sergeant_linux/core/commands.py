@@ -1,11 +1,12 @@
 """What the core wants done, in the imperative, and what it wants told.
 
-Commands are for the kernel side, timers for the pool's own heap, escalations for the pool itself; reports are facts
-for the log. A slot returns them in the order in which they are to be carried out.
+Orders are for the kernel side, reports are facts for the log; timers and escalations the pool keeps to itself. A pool
+returns its orders first, in the order in which they are to be carried out, and then its reports: so the fork server
+works, and a signal is sent, while we write.
 """
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, get_args
 
 from sergeant_linux.core.result import Ending, Outcome, Request, Result
 
@@ -272,6 +273,8 @@ Order: TypeAlias = (
     Spawn | Go | Cancel | Drain | Terminate | Kill | EndStragglers | StartGeneration | EndGeneration | Leave
 )
 """What the kernel side is to do."""
+
+ORDERS: Final = get_args(Order)
 
 Command: TypeAlias = Order | Report
 """What a pool returns."""

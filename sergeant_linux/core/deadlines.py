@@ -28,6 +28,11 @@ class Deadlines(Generic[K]):
     def __len__(self) -> int:
         return len(self._current)
 
+    def written(self) -> list[tuple[K, float]]:
+        """Return who waits until when, in the order in which they were armed: armed again so, they elapse the same."""
+        by_age = sorted(self._current.items(), key=lambda item: item[1][1])
+        return [(key, at) for key, (at, _) in by_age]
+
     def arm(self, key: K, at: float) -> None:
         """Let `key` elapse at `at`, and not at any time set before."""
         self._sequence += 1
@@ -40,6 +45,11 @@ class Deadlines(Generic[K]):
     def disarm(self, key: K) -> None:
         """Let `key` not elapse; nothing happens when it isn't armed."""
         self._current.pop(key, None)
+
+    def put_off(self, seconds: float) -> None:
+        """Let everything that is armed elapse that much later."""
+        for key, at in self.written():
+            self.arm(key, at + seconds)
 
     def next(self) -> float | None:
         """Return the earliest deadline, or None when nothing is armed."""

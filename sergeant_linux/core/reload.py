@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from sergeant_linux.core.slot import Seat
-
 
 class Phase(StrEnum):
     """How far a reload has come, or how it has ended."""
@@ -41,7 +39,7 @@ GOING_ON: Final = TRYING | {Phase.ROLLING}
 
 @dataclass(slots=True)
 class Reload:
-    """One reload. `base`: the generation to go back to; `canary`: the seat on which the new one is tried; `slots`:
+    """One reload. `base`: the generation to go back to; `canary`: the slot in which the new one is tried; `slots`:
     those that are to change; `have_changed`: those of them whose worker is of the new generation, now; `reason`: why it
     has not changed them all."""
 
@@ -50,7 +48,7 @@ class Reload:
     slots: set[int]
     have_changed: set[int] = field(default_factory=set)
     phase: Phase = Phase.LOADING
-    canary: Seat | None = None
+    canary: int | None = None
     reason: str | None = None
 
     @property
@@ -62,10 +60,6 @@ class Reload:
     def of(self) -> int:
         """How many slots there are to change."""
         return len(self.slots)
-
-    def has_to_change(self, slots: set[int]) -> None:
-        """These slots, and no others, are to have a worker of the new generation."""
-        self.slots, self.have_changed = slots, self.have_changed & slots
 
     def runs(self, slot: int, generation: int) -> None:
         """The worker of this slot, alone in it, is of this generation."""

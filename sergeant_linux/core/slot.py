@@ -66,6 +66,7 @@ from sergeant_linux.core.events import (
     TimerElapsed,
 )
 from sergeant_linux.core.exit import BUDGET_SPENT, CANT_LOAD, STOPPED
+from sergeant_linux.core.plain import ASIDE
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.result import Blame, Outcome, Request, Result, outcome_of, result_of
 
@@ -77,7 +78,7 @@ SPAWN_AGAIN_AFTER: Final = 0.1
 
 
 class State(StrEnum):
-    """Where a seat is; systemd's words (FINAL_SIGKILL is a life's, see pool.py)."""
+    """Where a seat is, in systemd's words."""
 
     DEAD = 'dead'
     START = 'start'
@@ -85,7 +86,6 @@ class State(StrEnum):
     DRAIN = 'drain'
     STOP_SIGTERM = 'stop-sigterm'
     STOP_SIGKILL = 'stop-sigkill'
-    FINAL_SIGKILL = 'final-sigkill'
     AUTO_RESTART = 'auto-restart'
     FAILED = 'failed'
 
@@ -106,8 +106,8 @@ class PoolFacts:
     """What the seats of one pool share. `generation`: the code from which lives are born; `on_trial`: the code that is
     being tried, by a reload."""
 
-    policy: Policy
-    rng: Random
+    policy: Policy = field(metadata=ASIDE, repr=False)
+    rng: Random = field(metadata=ASIDE, repr=False)
     budget: RestartBudget
     ever_ready: bool = False
     stopping: bool = False
@@ -139,10 +139,11 @@ class Life:
 @dataclass(slots=True, eq=False)
 class Seat:
     """A place for one worker process of a slot. `generation`: the code its next life is born from, where that isn't
-    the pool's; `once`: its life is not followed by another one if it never becomes ready."""
+    the pool's; `once`: its life is not followed by another one if it never becomes ready;
+    `number`: of the seat, among all seats of the pool."""
 
     slot: int
-    facts: PoolFacts
+    facts: PoolFacts = field(metadata=ASIDE, repr=False)
     state: State = State.DEAD
     wanted: bool = False
     life: Life | None = None
@@ -156,6 +157,7 @@ class Seat:
     restart_in: float | None = None
     generation: int | None = None
     once: bool = False
+    number: int = 0
 
     @property
     def current(self) -> Life:
@@ -220,6 +222,16 @@ class Slot:
     incumbent: Seat
     successor: Seat | None = None
     retiring: bool = False
+
+    @property
+    def newest(self) -> Seat:
+        """The seat whose worker is to stay: the successor's, where there is one."""
+        return self.successor if self.successor is not None else self.incumbent
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has a worker that is ready."""
+        return any(seat.state is State.RUNNING for seat in self.seats())
 
     def seats(self) -> Iterator[Seat]:
         """Yield the incumbent and, if there is one, the successor."""

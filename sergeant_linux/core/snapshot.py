@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sergeant_linux.core.result import Result
 from sergeant_linux.core.slot import Seat, State
+from sergeant_linux.core.succession import Slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,26 @@ class Snapshot:
     lives: int
     wanted: int
     ready: int
+
+
+def take_picture(slots: Slots, now: float) -> Snapshot:
+    """Return the picture of all slots."""
+    return Snapshot(
+        slots=tuple(
+            SlotView(
+                number,
+                view(slot.incumbent, now),
+                view(slot.successor, now) if slot.successor is not None else None,
+            )
+            for number, slot in sorted(slots.by_number.items())
+        ),
+        stopping=slots.facts.stopping,
+        stragglers=len(slots.afterlives.by_life),
+        generation=slots.facts.generation,
+        lives=slots.facts.lives,
+        wanted=slots.staying,
+        ready=slots.ready,
+    )
 
 
 def view(seat: Seat, now: float) -> SeatView:

@@ -21,9 +21,18 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
-from sergeant_linux.core.commands import FIRST_GENERATION, Command, Order
-from sergeant_linux.core.events import Exited, LifeEvent, MemoryExceeded, MemoryHigh, Ready, Spawned, SpawnFailed
-from sergeant_linux.core.exit import STOPPED
+from sergeant_linux.core.commands import FIRST_GENERATION, ORDERS, Command, Order
+from sergeant_linux.core.events import (
+    Event,
+    Exited,
+    LifeEvent,
+    MemoryExceeded,
+    MemoryHigh,
+    PoolStopRequested,
+    Ready,
+    Spawned,
+    SpawnFailed,
+)
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.result import SIGKILL, SIGTERM
@@ -33,7 +42,6 @@ from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.poller import EPOLLIN
 from sergeant_linux.log.words import Journal
 from tests.core.fake_kernel import FakeKernel, Phase, Process
-from tests.core.world import ORDERS
 
 DEADLINE: Final = 20.0
 """How long, in seconds, an event may take that comes at once."""
@@ -239,19 +247,14 @@ class Witness(Pool):
         self.shadow = Shadow()
         self.patience_ends: float | None = None
 
-    def start(self, now: float) -> list[Command]:
-        return []
-
-    def handle(self, event: LifeEvent, now: float) -> list[Command]:
-        self.shadow.witness(event)
-        self.heard.append(event)
+    def handle(self, event: Event, now: float) -> list[Command]:
+        if isinstance(event, LifeEvent):
+            self.shadow.witness(event)
+            self.heard.append(event)
         return []
 
     def next_deadline(self) -> float | None:
         return self.patience_ends
-
-    def elapse(self, now: float) -> list[Command]:
-        return []
 
 
 class ShadowedPool(Pool):
@@ -262,28 +265,17 @@ class ShadowedPool(Pool):
         self.shadow = Shadow()
         self.ends_to_come = ends
 
-    def start(self, now: float) -> list[Command]:
-        return self._ordered(super().start(now))
-
-    def elapse(self, now: float) -> list[Command]:
-        return self._ordered(super().elapse(now))
-
-    def stop(self, now: float, *, status: int = STOPPED) -> list[Command]:
-        return self._ordered(super().stop(now, status=status))
-
-    def handle(self, event: LifeEvent, now: float) -> list[Command]:
-        self.shadow.witness(event)
-        commands = self._ordered(super().handle(event, now))
-        if isinstance(event, Exited):
-            self.ends_to_come -= 1
-            if self.ends_to_come == 0:
-                commands += self.stop(now)
-        return commands
-
-    def _ordered(self, commands: list[Command]) -> list[Command]:
+    def handle(self, event: Event, now: float) -> list[Command]:
+        if isinstance(event, LifeEvent):
+            self.shadow.witness(event)
+        commands = super().handle(event, now)
         for command in commands:
             if isinstance(command, ORDERS):
                 self.shadow.obey(command)
+        if isinstance(event, Exited):
+            self.ends_to_come -= 1
+            if self.ends_to_come == 0:
+                commands += self.handle(PoolStopRequested(), now)
         return commands
 
 

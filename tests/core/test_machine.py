@@ -170,7 +170,7 @@ NEVER_TAKEN: Final = frozenset({
     *(
         (state, StartRequested, 'ignored')
         for state in State
-        if state not in (State.DEAD, State.AUTO_RESTART, State.FINAL_SIGKILL)
+        if state not in (State.DEAD, State.AUTO_RESTART)
     ),
 })
 """Rows that are in the table because it is written by rule, and that no order of events leads to."""

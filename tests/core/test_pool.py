@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sergeant_linux.core.afterlife import SWEEP_AGAIN_AFTER
 from sergeant_linux.core.commands import (
     BudgetSpent,
     Cancel,
@@ -36,7 +37,6 @@ from sergeant_linux.core.events import (
     SpawnFailed,
     Unpopulated,
 )
-from sergeant_linux.core.pool import SWEEP_AGAIN_AFTER
 from sergeant_linux.core.result import Outcome, Request, Result
 from tests.core.fake_kernel import (
     FINISHED,
@@ -452,7 +452,7 @@ def test_a_successor_is_ready_before_its_predecessor_is_asked_to_go(reason: Requ
     ended = pool.happen(Exited(1, WAS_TOLD_TO_STOP))
 
     measured = OVER if reason is Request.MEMORY_HIGH else None
-    assert asked == [WorkerSucceeds(0, 1, pid_of(1), reason, measured), Spawn(0, 2)]
+    assert asked == [Spawn(0, 2), WorkerSucceeds(0, 1, pid_of(1), reason, measured)]
     assert only(born, WorkerSpawned) == [WorkerSpawned(0, 2, 100, predecessor=pid_of(1))]
     assert orders(ready) == [Drain(1)]
     assert drained == ['drain+running']
@@ -561,7 +561,7 @@ def test_a_stop_in_the_middle_of_a_succession_ends_both() -> None:
 def test_one_worker_more_is_started_at_once_with_the_lowest_free_number() -> None:
     pool = world(2).up()
 
-    assert pool.scale(+1) == [Scaled(2, 3), Spawn(2, 3)]
+    assert pool.scale(+1) == [Spawn(2, 3), Scaled(2, 3)]
 
 
 def test_one_worker_more_waits_for_the_canary_as_the_others() -> None:
@@ -576,7 +576,7 @@ def test_one_worker_more_waits_for_the_canary_as_the_others() -> None:
 def test_one_worker_less_is_the_one_of_the_highest_slot_and_it_finishes_its_task() -> None:
     pool = world(3).up()
 
-    assert pool.scale(-1) == [Scaled(3, 2), Drain(3)]
+    assert pool.scale(-1) == [Drain(3), Scaled(3, 2)]
     assert pool.wait(3600) == []
     ended = pool.happen(Exited(3, WAS_TOLD_TO_STOP))
 
@@ -612,7 +612,7 @@ def test_a_slot_that_goes_in_the_middle_of_a_succession_gives_the_token_back() -
 
     gone = pool.scale(-1)
 
-    assert orders(gone) == [Drain(2), Spawn(0, 4), Cancel(3)]
+    assert orders(gone) == [Drain(2), Cancel(3), Spawn(0, 4)]
 
 
 def test_a_pool_that_stops_is_not_scaled() -> None:

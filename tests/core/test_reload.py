@@ -118,7 +118,7 @@ def test_code_that_can_not_be_loaded_changes_nothing() -> None:
 
     ended = pool.cannot_load()
 
-    assert ended == [ReloadEnded(2, Phase.FAILED, 0, 2, 'SyntaxError()'), EndGeneration(2)]
+    assert ended == [EndGeneration(2), ReloadEnded(2, Phase.FAILED, 0, 2, 'SyntaxError()')]
     assert generations(pool) == [1, 1]
 
 
@@ -416,7 +416,7 @@ def test_a_restart_is_over_when_the_next_worker_is_ready_and_not_before() -> Non
 def test_of_several_the_youngest_goes_that_is_in_no_task() -> None:
     pool = world(3)
 
-    pool.pool.scale(-1, pool.now, busy={3})
+    pool.scale(-1, busy=frozenset({3}))
 
     assert [slot.number for slot in pool.slots() if slot.retiring] == [1]
 

@@ -4,30 +4,29 @@ Facts: a pool's behaviour depends on few things (states, goals, blame, who waits
 seconds) and not on the rest (the time of day, pids, the numbers of lives).
 Decision: `picture` is exactly these few things; two worlds with one picture have one future, so the walk takes each
 picture once, breadth first. All knobs are multiples of five seconds, so that the timers of a world lie on a few
-points. A world is put aside as a pickle, all but what never changes: that the core can be written down as plain
-values is itself a promise.
+points. A world is put aside as what its pool writes down, so the walk goes on with a pool that was made of that.
 Price: a walk sees a pool of one or two slots; the Hypothesis machine sees larger ones, but only here and there.
 """
 
+import json
 import pickle
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from io import BytesIO
 from math import inf
-from random import Random
 from typing import Final
 
+from sergeant_linux.core.afterlife import Afterlife
 from sergeant_linux.core.commands import Command
 from sergeant_linux.core.events import LifeEvent, Unpopulated
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.core.pool import Afterlife
+from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.result import Ending
 from sergeant_linux.core.slot import Seat, Slot, State
 from tests.core.fake_kernel import Phase
-from tests.core.world import World
+from tests.core.world import Middle, World
 
 Step = Callable[[World], list[Command]]
 
@@ -54,16 +53,16 @@ class Walk:
 
     def through(self, world: World) -> Iterator[Callable[[], World]]:
         """Yield every state that can be reached, as a function that returns a new world in that state."""
-        shelf = Shelf()
+        policy, endings = world.pool.policy, world.kernel.endings
         self.visited.add(picture(world))
-        waiting = deque([(Trail(), shelf.put(world), [*self.steps_from(world)])])
+        waiting = deque([(Trail(), put_aside(world), [*self.steps_from(world)])])
         while waiting:
             self.trail, frozen, steps = waiting.popleft()
-            yield partial(shelf.take, frozen)
+            yield partial(take_up, frozen, policy, endings)
             if self.trail.length == self.depth:
                 continue
             for step in steps:
-                there = shelf.take(frozen)
+                there = take_up(frozen, policy, endings)
                 trail = Trail(self.trail, step)
                 with trail.told():
                     step(there)
@@ -71,7 +70,7 @@ class Walk:
                 seen = picture(there)
                 if seen not in self.visited:
                     self.visited.add(seen)
-                    waiting.append((trail, shelf.put(there), [*self.steps_from(there)]))
+                    waiting.append((trail, put_aside(there), [*self.steps_from(there)]))
 
     def steps_from(self, world: World) -> Iterator[Step]:
         """Yield everything that can happen now."""
@@ -89,7 +88,7 @@ class Walk:
             yield partial(World.scale, by=1)
         if len(world.slots()) > 1:
             yield partial(World.scale, by=-1)
-        if world.pool._generations <= self.reloads:
+        if world.known.generations <= self.reloads:
             yield World.reload
         if world.kernel.loading() is not None:
             yield World.loads
@@ -130,42 +129,24 @@ class Trail:
         return f'{self.before}\n  {told}'
 
 
-class Shelf:
-    """Puts worlds aside and gives copies of them back. What never changes is shared by all copies."""
-
-    def __init__(self) -> None:
-        self._constants: dict[int, object] = {}
-
-    def put(self, world: World) -> bytes:
-        written = BytesIO()
-        Freezer(written, self._constants).dump(world)
-        return written.getvalue()
-
-    def take(self, frozen: bytes) -> World:
-        world = Thawer(BytesIO(frozen), self._constants).load()
-        assert isinstance(world, World)
-        return world
+Frozen = tuple[str, bytes, float, list[float]]
 
 
-class Freezer(pickle.Pickler):
-    def __init__(self, file: BytesIO, constants: dict[int, object]) -> None:
-        super().__init__(file, pickle.HIGHEST_PROTOCOL)
-        self._constants = constants
-
-    def persistent_id(self, value: object) -> int | None:
-        if not isinstance(value, Policy | Random | Ending):
-            return None
-        self._constants[id(value)] = value
-        return id(value)
+def put_aside(world: World) -> Frozen:
+    """Return what is written down of a world."""
+    kernel = pickle.dumps(replace(world.kernel, endings=()), pickle.HIGHEST_PROTOCOL)
+    return json.dumps(world.pool.state()), kernel, world.now, list(world.failure_restarts)
 
 
-class Thawer(pickle.Unpickler):
-    def __init__(self, file: BytesIO, constants: dict[int, object]) -> None:
-        super().__init__(file)
-        self._constants = constants
-
-    def persistent_load(self, key: int) -> object:
-        return self._constants[key]
+def take_up(frozen: Frozen, policy: Policy, endings: Sequence[Ending]) -> World:
+    """Return a world that is made of what was written down."""
+    state, kernel, now, failure_restarts = frozen
+    world = World.__new__(World)
+    world.pool = Pool.restored(json.loads(state), policy, Middle())
+    world.kernel = replace(pickle.loads(kernel), endings=endings)
+    world.now, world.failure_restarts = now, list(failure_restarts)
+    world.forget()
+    return world
 
 
 def happen(world: World, event: LifeEvent) -> list[Command]:
@@ -174,7 +155,8 @@ def happen(world: World, event: LifeEvent) -> list[Command]:
 
 def picture(world: World) -> Hashable:
     """Return what the future of this world depends on."""
-    pool, facts, policy = world.pool, world.pool._facts, world.pool.policy
+    known, policy = world.known, world.pool.policy
+    facts = known.facts
     names: dict[int, int] = {}
 
     def name(life: int) -> int:
@@ -211,31 +193,32 @@ def picture(world: World) -> Hashable:
         return slot.number, slot.retiring, seat_picture(slot.incumbent), seat_picture(slot.successor)
 
     def reload_picture() -> Hashable:
-        reload = pool.last_reload
+        reload = known.reload
         if reload is None:
             return None
-        canary = reload.canary.slot if reload.canary is not None else None
         return (
-            reload.phase, reload.generation, reload.base, canary, tuple(sorted(reload.slots)), tuple(sorted(reload.have_changed)),
+            reload.phase, reload.generation, reload.base, reload.canary, tuple(sorted(reload.slots)), tuple(sorted(reload.have_changed)),
             facts.generation, facts.on_trial,
         )
 
-    spent = facts.budget._spent
+    lives = {seat.life.number for seat in world.seats() if seat.life is not None}
+    spent = facts.budget.spent
     span = policy.restart_budget.span if policy.restart_budget is not None else inf
     return (
         facts.stopping,
         facts.ever_ready,
-        pool._status,
-        pool._left,
+        known.going.opened,
+        known.going.status,
+        known.going.left,
         reload_picture(),
         tuple(sorted(world.kernel.generations.items())),
-        tuple(sorted(pool._away)),
+        tuple(sorted(known.token.away)),
         tuple(slot_picture(slot) for slot in world.slots()),
         tuple(
-            tuple((number, name(life) if life in world.pool._seats else -1) for number, life in sorted(each.waiting.items()))
-            for each in pool._restarts.values()
+            tuple((number, name(life) if life in lives else -1) for number, life in sorted(each.waiting.items()))
+            for each in known.restarts.values()
         ),
-        tuple((seat.slot, seat in [*world.seats()]) for seat in world.turns()),
+        tuple(name(life) for life in world.turns() if life in lives),
         tuple(world.now - at for at in spent if at > world.now - span),
         tuple((name(afterlife.life), world.deadline(afterlife)) for afterlife in world.afterlives()),
         tuple(

@@ -1,38 +1,42 @@
 """A pool in a world of paper: the real `Pool`, a `FakeKernel`, and a clock that stands still until it is moved.
 
 After every step the world checks what must never become false (the list on top of slot.py, and what a pool promises
-about numbers): so every test that plays with a world checks all of it, whatever else it is about.
+about numbers): so every test that plays with a world checks all of it, whatever else it is about. Every step is also
+taken by a twin, made of what the pool had written down before: it has to decide the same, and to know the same then.
 """
 
+import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from math import inf, isfinite
 from random import Random
 from typing import Any, Final, TypeVar
 
-from sergeant_linux.core.commands import (
-    Cancel,
-    Command,
-    Drain,
-    EndGeneration,
-    EndStragglers,
-    Go,
-    Kill,
-    Leave,
-    Spawn,
-    StartGeneration,
-    Terminate,
-    WorkerExited,
-    WorkerSpawnFailed,
+from sergeant_linux.core.afterlife import Afterlife
+from sergeant_linux.core.commands import ORDERS, Command, WorkerExited, WorkerSpawnFailed
+from sergeant_linux.core.events import (
+    Event,
+    GenerationFailed,
+    GenerationServes,
+    LifeEvent,
+    PoolKillRequested,
+    PoolStartRequested,
+    PoolStopRequested,
+    ReloadRequested,
+    RestartRequested,
+    ScaleRequested,
+    TimePassed,
+    from_written,
+    written,
 )
-from sergeant_linux.core.events import LifeEvent
+from sergeant_linux.core.plain import Plain, read
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.core.pool import AT_REST, Afterlife, Pool
+from sergeant_linux.core.pool import Pool, Written
 from sergeant_linux.core.reload import TRYING
 from sergeant_linux.core.result import Outcome
-from sergeant_linux.core.slot import Seat, Slot, State
+from sergeant_linux.core.slot import PoolFacts, Seat, Slot, State
+from sergeant_linux.core.succession import AT_REST
 from tests.core.fake_kernel import FakeKernel, Phase, Process
-
-ORDERS: Final = (Spawn, Go, Cancel, Drain, Terminate, Kill, EndStragglers, StartGeneration, EndGeneration, Leave)
 
 T = TypeVar('T')
 
@@ -68,44 +72,45 @@ class World:
         self.kernel = kernel if kernel is not None else FakeKernel()
         self.now = 0.0
         self.failure_restarts: list[float] = []
+        self._known: Written | None = None
 
     # What can be done to it.
 
     def start(self) -> list[Command]:
-        return self._take(self.pool.start(self.now))
+        return self._take(PoolStartRequested())
 
     def stop(self) -> list[Command]:
-        return self._take(self.pool.stop(self.now))
+        return self._take(PoolStopRequested())
 
     def kill(self) -> list[Command]:
-        return self._take(self.pool.kill(self.now))
+        return self._take(PoolKillRequested())
 
-    def scale(self, by: int) -> list[Command]:
-        return self._take(self.pool.scale(by, self.now))
+    def scale(self, by: int, *, busy: frozenset[int] = frozenset()) -> list[Command]:
+        return self._take(ScaleRequested(by, busy))
 
     def restart(self) -> list[Command]:
-        return self._take(self.pool.restart(self.now))
+        return self._take(RestartRequested())
 
     def reload(self) -> list[Command]:
-        return self._take(self.pool.reload(self.now))
+        return self._take(ReloadRequested())
 
     def loads(self) -> list[Command]:
         """Let the code that is being loaded be there."""
         generation = self.kernel.loading()
         assert generation is not None
         self.kernel.generations[generation] = True
-        return self._take(self.pool.generation_serves(generation, self.now))
+        return self._take(GenerationServes(generation))
 
     def cannot_load(self) -> list[Command]:
         """Let the code that is being loaded be broken."""
         generation = self.kernel.loading()
         assert generation is not None
-        return self._take(self.pool.generation_failed(generation, 'SyntaxError()', self.now))
+        return self._take(GenerationFailed(generation, 'SyntaxError()'))
 
     def happen(self, event: LifeEvent) -> list[Command]:
         """Let this become true and the pool know of it."""
         self.kernel.report(event)
-        return self._take(self.pool.handle(event, self.now))
+        return self._take(event)
 
     def wait(self, seconds: float) -> list[Command]:
         """Let so much time pass in which nothing happens, and every timer that comes up elapse in its time."""
@@ -118,7 +123,7 @@ class World:
     def oversleep(self, seconds: float) -> list[Command]:
         """Let so much time pass and look at the timers only then: all of them that are due elapse in one go."""
         self.now += max(0.0, seconds)
-        return self._take(self.pool.elapse(self.now))
+        return self._take(TimePassed())
 
     def wait_for_timer(self) -> list[Command]:
         """Let time pass until the next timer elapses."""
@@ -174,16 +179,25 @@ class World:
 
     # What can be seen of it.
 
+    @property
+    def known(self) -> Written:
+        """What the pool knows, as it writes it down."""
+        if self._known is None:
+            state = self.pool.state()
+            facts = read(PoolFacts, state['facts'], policy=self.pool.policy, rng=Middle())
+            self._known = read(Written, state, policy=self.pool.policy, rng=Middle(), facts=facts)
+        return self._known
+
     def slots(self) -> list[Slot]:
-        return [slot for _, slot in sorted(self.pool._slots.items())]
+        return self.known.slots
 
     def seats(self) -> Iterator[Seat]:
         for slot in self.slots():
             yield from slot.seats()
 
-    def turns(self) -> list[Seat]:
-        """Return the incumbents that wait for their turn to be succeeded."""
-        return list(self.pool._turns)
+    def turns(self) -> list[int]:
+        """Return the lives that wait for their turn to be succeeded."""
+        return list(self.known.token.turns)
 
     def reloads(self) -> bool:
         """Whether a reload goes on."""
@@ -191,11 +205,11 @@ class World:
 
     def deadline(self, key: Seat | Afterlife) -> float | None:
         """Return the seconds until the timer of a seat, or of what a life has left behind, elapses."""
-        known = self.pool._deadlines._current.get(key)
-        return None if known is None else known[0] - self.now
+        due = dict(self.known.timers).get(key.number) if isinstance(key, Seat) else dict(self.known.sweeps)[key.life]
+        return None if due is None else due - self.now
 
     def afterlives(self) -> list[Afterlife]:
-        return list(self.pool._afterlives.values())
+        return list(self.known.afterlives.values())
 
     def states(self) -> list[str]:
         """Return where every slot's incumbent is, and after a plus sign its successor."""
@@ -204,9 +218,18 @@ class World:
     def process(self, life: int) -> Process:
         return self.kernel.processes[life]
 
+    def forget(self) -> None:
+        """The pool is another one."""
+        self._known = None
+
     # What must never become false.
 
-    def _take(self, commands: list[Command]) -> list[Command]:
+    def _take(self, event: Event) -> list[Command]:
+        twin = restored(self.pool)
+        commands = self.pool.handle(event, self.now)
+        self._known = None
+        assert twin.handle(from_written(as_json(written(event))), self.now) == commands, 'the twin decides differently'
+        assert twin.state() == self.pool.state(), 'the twin knows something else'
         for command in commands:
             if isinstance(command, ORDERS):
                 self.kernel.obey(command)
@@ -236,7 +259,6 @@ class World:
                 assert process.alive == (seat.life.pid is not None), f'{seat.life} and {process}'
                 assert process.phase is not Phase.AT_GATE, f'{process} is let wait at its gate'
                 lives[seat.life.number] = seat
-        assert lives == self.pool._seats, 'a life is in the wrong seat, or in none'
         left = {number for number, process in self.kernel.processes.items() if process.phase is Phase.ENDED}
         assert left == {afterlife.life for afterlife in self.afterlives()}, 'what a life left behind is forgotten'
 
@@ -262,8 +284,8 @@ class World:
             assert armed is None or isfinite(armed), f'{seat.state} has a timer that never elapses'
         for afterlife in self.afterlives():
             assert self.deadline(afterlife) is not None, 'stragglers are waited for without end'
-        keys = {*self.seats(), *self.afterlives()}
-        assert set(self.pool._deadlines._current) <= keys, 'a timer is left of somebody who is gone'
+        assert dict(self.known.timers).keys() <= {seat.number for seat in self.seats()}, 'a timer of nobody'
+        assert dict(self.known.sweeps).keys() == {each.life for each in self.afterlives()}, 'a sweep of nobody'
 
     def check_budget(self) -> None:
         """Restarts inside the window never exceed the budget."""
@@ -282,7 +304,7 @@ class World:
             if slot.retiring:
                 assert not wanted, f'slot {slot.number} is to go and wants a process'
             elif self.pool.ever_ready or slot.number == 0:
-                if slot.number in self.pool._away and not slot.incumbent.wanted:
+                if slot.number in self.known.token.away and not slot.incumbent.wanted:
                     assert slot.successor is None and slot.incumbent.state not in AT_REST, 'a place is left empty'
                     continue
                 assert len(wanted) == 1, f'slot {slot.number} has {len(wanted)} seats that want a process'
@@ -298,15 +320,15 @@ class World:
             return
         growing = {slot.number for slot in self.slots() if slot.successor is not None and not slot.retiring}
         assert len(growing) <= self.pool.policy.max_surge, f'successors in slots {growing}'
-        away = self.pool._away
+        away = self.known.token.away
         assert len(away) <= self.pool.policy.max_unavailable, f'workers are away in slots {away}'
-        assert growing == self.pool._surge, 'the token is lost, or held by nobody'
+        assert growing == self.known.token.surge, 'the token is lost, or held by nobody'
         turns = self.turns()
         for slot in self.slots():
             for seat in slot.seats():
                 asked = seat.state is State.RUNNING and seat.current.blame.request is not None
                 if asked and not slot.retiring and slot.successor in (None, seat):
-                    assert seat in turns, f'slot {slot.number} asked to be succeeded and is forgotten'
+                    assert seat.current.number in turns, f'slot {slot.number} asked to be succeeded and is forgotten'
         policy = self.pool.policy
         if turns and (len(growing) < policy.max_surge or len(away) < policy.max_unavailable):
             raise AssertionError('somebody waits for a token that nobody holds')
@@ -319,7 +341,7 @@ class World:
         lives = [seat.life for seat in self.seats() if seat.life is not None]
         if reload.phase in TRYING:
             assert sum(life.generation == reload.generation for life in lives) <= 1, 'two canaries'
-            assert self.pool._facts.generation == reload.base
+            assert self.known.facts.generation == reload.base
         elif not reload.goes_on:
             assert len(self.kernel.generations) == 1, f'code is left: {self.kernel.generations}'
 
@@ -330,6 +352,23 @@ class World:
         snapshot = self.pool.snapshot(self.now)
         assert snapshot.stragglers == len(self.afterlives())
         assert [view.incumbent.state for view in snapshot.slots] == [slot.incumbent.state for slot in self.slots()]
+        self.check_counts()
+
+    def check_counts(self) -> None:
+        """What is counted as it happens is what a count of all shows."""
+        pool, slots = self.pool, self.slots()
+        assert pool.ready == sum(any(seat.state is State.RUNNING for seat in slot.seats()) for slot in slots)
+        assert pool.wanted == sum(not slot.retiring for slot in slots)
+        assert pool.processes == sum(seat.life is not None and seat.life.pid is not None for seat in self.seats())
+
+
+def restored(pool: Pool) -> Pool:
+    """Return a pool made of what this one writes down, by way of JSON; chance is the same, and another one."""
+    return Pool.restored(as_json(pool.state()), pool.policy, deepcopy(pool.rng))
+
+
+def as_json(value: Plain) -> Plain:
+    return json.loads(json.dumps(value, allow_nan=False))
 
 
 def is_failure_restart(command: Command) -> bool:
