@@ -286,6 +286,13 @@ def trusted(found: Found) -> frozenset[int]:
     return frozenset(uids)
 
 
+def is_believed(found: Found) -> bool:
+    """Return whether a socket's file, at least, is of somebody whose pool is believed to be that of its name."""
+    with suppress(OSError):
+        return os.stat(found.path).st_uid in trusted(found)
+    return False
+
+
 def _is_roots(folder: str) -> bool:
     """Return whether nobody but root can make something here."""
     status = os.lstat(folder)

@@ -75,9 +75,9 @@ class Unwritable(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a unit is made from. `flags`: the command line of `run`; `python`: the interpreter; `folder`: where it runs;
-    `needed`: what else it must be able to see; `systemd`: the version, None where nobody knows; `user` and `group`: of
-    the supervisor."""
+    """What a unit is made from. `flags`: the command line of `run`; `python`: the interpreter; `command`: ours, if it
+    is to be started by that; `folder`: where it runs; `needed`: what else it must be able to see; `systemd`: the
+    version, None where nobody knows; `user` and `group`: of the supervisor."""
 
     policy: Policy
     flags: Sequence[str]
@@ -92,6 +92,7 @@ class Plan:
     writable: Sequence[str] = ()
     for_user_manager: bool = False
     is_template: bool = False
+    command: str | None = None
 
     @property
     def pool(self) -> str:
@@ -191,7 +192,8 @@ def _process(plan: Plan, version: int) -> Iterator[str]:
     yield 'NotifyAccess=main'
     if '$' in plan.python or not plan.python.isprintable():
         raise Unwritable(f'the interpreter: {plan.python!r:.200} can not be written in a unit')
-    words = [f'{word(plan.python)} -m {MODULE}', *map(argument, plan.flags)]
+    start = f'{word(plan.command)} run' if plan.command is not None else f'{word(plan.python)} -m {MODULE}'
+    words = [start, *map(argument, plan.flags)]
     yield 'ExecStart=' + ' \\\n    '.join(words)
     if version < NOTIFY_RELOAD:
         yield 'ExecReload=/bin/kill -HUP $MAINPID'

@@ -21,6 +21,7 @@ from sergeant_linux.recipes.unit import Plan, Unwritable, argument, as_text, esc
 
 GOLDEN: Final = Path(__file__).parent / 'golden'
 MAIN: Final = [sys.executable, '-c', 'from sergeant_linux.cli.main import main; main()', 'unit']
+SCRIPT: Final = str(Path(sys.executable).with_name('sergeant-linux'))
 POOL: Final = ['--worker-module=hash_worker', '--worker-class=Worker', '--concurrent-workers=4']
 
 ODD: Final = [
@@ -251,6 +252,14 @@ def test_a_supervisor_of_another_user_runs_its_workers_as_they_are_to_be() -> No
     text = printed(*POOL, '--supervisor-user=root', '--user=daemon')
     assert settings(text)['User'] == ['root']
     assert '--user=daemon' in command(text)
+
+
+@pytest.mark.skipif(not Path(SCRIPT).exists(), reason='the console script is not beside this interpreter')
+def test_a_supervisor_with_more_rights_than_its_workers_is_not_started_from_their_folder() -> None:
+    for options, start in (
+        (['--supervisor-user=root', '--user=daemon'], f'{SCRIPT} run '), (['--user=daemon'], f'{sys.executable} -m '),
+    ):
+        assert settings(printed(*POOL, *options))['ExecStart'][0].startswith(start)
 
 
 @pytest.mark.parametrize(('knobs', 'size'), [

@@ -214,5 +214,5 @@ def say_done(args: argparse.Namespace, answer: Mapping[str, Any], in_words: Call
 
 
 def _names(prefix: str, **_: object) -> list[str]:
-    """Return the names of the pools of this host, for a shell that completes."""
-    return [pool.name for pool in names.pools(os.environ) if pool.name.startswith(prefix)]
+    """Return the names of the pools of this host that can be asked by one, for a shell that completes."""
+    return [pool.name for pool in names.pools(os.environ) if pool.name.startswith(prefix) and names.is_believed(pool)]

@@ -112,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         writable=[os.path.abspath(each) for each in args.writable],
         for_user_manager=args.user_unit,
         is_template=args.template,
+        command=_script() if is_dropping else None,
     )
     for each in plan.writable:
         if not os.path.exists(each):
@@ -121,6 +122,13 @@ def run(args: argparse.Namespace) -> int:
     except unit.Unwritable as error:
         parser.error(str(error))
     return _install(parser, plan, text, force=args.force) if args.install else _print(parser, text)
+
+
+def _script() -> str | None:
+    """Return our console script, if it is there and a unit can have it: where the supervisor has more rights than the
+    workers, `python3 -m` would look for modules in their folder before a line of ours is run (module_path.py)."""
+    path = os.path.join(os.path.dirname(sys.executable), 'sergeant-linux')
+    return path if os.access(path, os.X_OK) and '$' not in path and path.isprintable() else None
 
 
 def _check_account(parser: Parser, name: str) -> None:
