@@ -8,7 +8,7 @@
     WATCHDOG=1                  a sign of life, at half of the time within which it is wanted
 
 Facts: every message wakes systemd up, and those who watch the unit. A crash loop changes the counts all the time. To
-count takes a look at every slot. A manager that doesn't read has us wait.
+see whether there is a quorum takes a look at every slot. A manager that doesn't read has us wait.
 Decision: a change of phase is told at once; counts are looked at `PAUSE` apart at the earliest. What can't be sent is
 kept and sent later, all that is news in one message. A sign of life means that the loop turns and that the pool has
 its quorum; one that was held back is given as soon as there is one again. A stop is extended by little and again, so
@@ -30,12 +30,11 @@ from sergeant_linux.control.status import Status
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.quorum import has_quorum
 from sergeant_linux.core.reload import Phase, Reload
-from sergeant_linux.core.snapshot import Snapshot
 from sergeant_linux.kernel import notify
 from sergeant_linux.log.words import Journal
 
 PAUSE: Final = 0.25
-"""Seconds between two looks at all slots."""
+"""Seconds between two looks at the counts."""
 
 EXTENSION: Final = 20.0
 """Seconds that are asked for at a time; they are asked for again when half of them is over."""
@@ -96,15 +95,13 @@ class Notifier:
         if self._socket is None:
             return
         phases = self._change_phase(now)
-        snapshot: Snapshot | None = None
         news: Message = {}
         if phases or now >= min(self._look_again_at, self._ping_at):
-            snapshot = self._pool.snapshot(now)
             self._look_again_at, self._missed = now + PAUSE, False
-            all_are_ready = self._pool.ever_ready and snapshot.ready >= snapshot.wanted
-            if all_are_ready and not (self._is_ready or snapshot.stopping):
+            all_are_ready = self._pool.ever_ready and self._pool.ready >= self._pool.wanted
+            if all_are_ready and not (self._is_ready or self._pool.stopping):
                 phases.append(self._become_ready())
-            news = self._news(snapshot, now)
+            news = self._news(now)
         else:
             self._missed = True
         if now >= self._extend_at:
@@ -164,14 +161,15 @@ class Notifier:
             self._reload = reload
         return {'READY': '1'}
 
-    def _news(self, snapshot: Snapshot, now: float) -> Message:
+    def _news(self, now: float) -> Message:
         news: Message = {}
-        if (text := self._text(snapshot)) != self._told:
+        if (text := self._text()) != self._told:
             self._told = news['STATUS'] = text
         if now >= self._ping_at or self._owes_ping:
             if now >= self._ping_at:
                 self._ping_at = now + self._half
-            self._owes_ping = not (snapshot.stopping or has_quorum(snapshot, self._pool.policy))
+            pool = self._pool
+            self._owes_ping = not (pool.stopping or has_quorum(pool.snapshot(now), pool.policy))
             if not self._owes_ping:
                 news['WATCHDOG'] = '1'
         return news
@@ -182,14 +180,13 @@ class Notifier:
         self._extend_at = now + EXTENSION / 2 if span == EXTENSION else inf
         return {'EXTEND_TIMEOUT_USEC': str(int(span * 1e6))} if span > 0 else {}
 
-    def _text(self, snapshot: Snapshot) -> str:
+    def _text(self) -> str:
         """Return the one line for people."""
         pool, choice, trouble = self._pool, self._status.choice, self._journal.recent.last_trouble
         reload = pool.last_reload
-        ready = f'{snapshot.ready} of {snapshot.wanted} workers are ready'
-        if snapshot.stopping:
-            seats = [seat for slot in snapshot.slots for seat in (slot.incumbent, slot.successor) if seat is not None]
-            told = [f'stopping: {sum(seat.pid is not None for seat in seats)} workers are still there']
+        ready = f'{pool.ready} of {pool.wanted} workers are ready'
+        if pool.stopping:
+            told = [f'stopping: {pool.processes} workers are still there']
         elif reload is not None and reload.goes_on:
             how_far = f'generation {reload.generation}, {reload.phase}, {reload.changed} of {reload.of} changed'
             told = [f'reloading ({how_far}): {ready}']

@@ -12,14 +12,15 @@ Invariant: every request is answered once, at the latest when the pool leaves.
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from math import inf
 from typing import Any, Final, Protocol
 
 from sergeant_linux.control.server import Reply
 from sergeant_linux.control.status import Status, reload_picture
-from sergeant_linux.core.commands import Command
+from sergeant_linux.core.events import Event as PoolEvent
+from sergeant_linux.core.events import ReloadRequested, RestartRequested, ScaleRequested
 from sergeant_linux.core.policy import Auto, BadValue, Knob, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.reload import Phase, Reload
@@ -61,8 +62,8 @@ class Refused(Exception):
 class Supervision(Protocol):
     """What the desk asks of the loop."""
 
-    def obey(self, commands: Iterable[Command]) -> None:
-        """Carry out what the pool has decided."""
+    def happened(self, event: PoolEvent) -> None:
+        """Let the pool know of it, and do what it decides."""
 
     def signal(self, life: int, signum: int) -> None:
         """Signal the worker of this life."""
@@ -145,7 +146,7 @@ class Desk:
     # The verbs.
 
     def _scale(self, arguments: Arguments, reply: Reply) -> None:
-        before = self._pool.snapshot(time.monotonic()).wanted
+        before = self._pool.wanted
         to, by = whole(arguments, 'to'), whole(arguments, 'by')
         if (to is None) == (by is None):
             raise Bad('expected either "to" or "by"')
@@ -155,13 +156,14 @@ class Desk:
         if after > MOST_WORKERS:
             raise Bad(f'expected at most {MOST_WORKERS} workers, not {after}')
         self._only_while_it_runs()
-        self._supervision.obey(self._pool.scale(after - before, time.monotonic(), self._status.busy()))
+        busy = self._status.busy() if after < before else frozenset()
+        self._supervision.happened(ScaleRequested(after - before, busy))
         reply.done({'before': before, 'after': after})
 
     def _reload(self, arguments: Arguments, reply: Reply) -> None:
         waits = flag(arguments, 'wait', default=True)
         self._only_while_it_runs()
-        self._supervision.obey(self._pool.reload(time.monotonic()))
+        self._supervision.happened(ReloadRequested())
         reload = self._pool.last_reload
         assert reload is not None
         if waits:
@@ -181,7 +183,7 @@ class Desk:
             raise Bad(f'there is no slot {missing[0]}; there are {", ".join(map(str, sorted(known)))}')
         self._only_while_it_runs()
         slots = sorted(set(chosen))
-        self._supervision.obey(self._pool.restart(time.monotonic(), slots))
+        self._supervision.happened(RestartRequested(frozenset(slots)))
         restart = self._pool.last_restart
         assert restart is not None
         if waits:

@@ -68,11 +68,10 @@ class Status:
 
     def health(self) -> Picture:
         """Return whether the pool does its work: `ready` as long as a worker is ready and the pool isn't stopping."""
-        snapshot = self._pool.snapshot(time.monotonic())
         reason = None
-        if snapshot.stopping:
+        if self._pool.stopping:
             reason = 'the pool is stopping'
-        elif not snapshot.ready:
+        elif not self._pool.ready:
             reason = 'no worker is ready'
         return {'live': True, 'ready': reason is None, 'reason': reason}
 

@@ -145,8 +145,8 @@ class WorkerSpawnFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """The one record of the end of a life. Times in seconds; `measured`: bytes of memory at the kill, for
-    memory-max."""
+    """The one record of the end of a life. Times in seconds; `measured`: bytes of memory at the kill, for memory-max;
+    `was_ready`: it had become ready."""
 
     slot: int
     life: int
@@ -158,6 +158,7 @@ class WorkerExited:
     uptime: float
     measured: int | None
     restart_in: float | None
+    was_ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ The whole input of a pool is the list of these values with their times, and its 
 (`state`), of which another process can make the same pool (`restored`).
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from random import Random
 from typing import assert_never
@@ -130,41 +129,6 @@ class Pool:
         """Return when time will have passed, in seconds of the monotonic clock; None: nothing is due."""
         dues = self._slots.timers.next(), self._slots.afterlives.due.next()
         return min((due for due in dues if due is not None), default=None)
-
-    # Short for what is asked for most.
-
-    def start(self, now: float) -> list[Command]:
-        return self.handle(PoolStartRequested(), now)
-
-    def stop(self, now: float, *, status: int = STOPPED) -> list[Command]:
-        return self.handle(PoolStopRequested(status), now)
-
-    def kill(self, now: float) -> list[Command]:
-        return self.handle(PoolKillRequested(), now)
-
-    def scale(self, by: int, now: float, busy: Collection[int] = ()) -> list[Command]:
-        return self.handle(ScaleRequested(by, frozenset(busy)), now)
-
-    def restart(self, now: float, slots: Collection[int] | None = None) -> list[Command]:
-        return self.handle(RestartRequested(frozenset(slots) if slots is not None else None), now)
-
-    def reload(self, now: float) -> list[Command]:
-        return self.handle(ReloadRequested(), now)
-
-    def generation_serves(self, generation: int, now: float) -> list[Command]:
-        return self.handle(GenerationServes(generation), now)
-
-    def generation_failed(self, generation: int, reason: str, now: float) -> list[Command]:
-        return self.handle(GenerationFailed(generation, reason), now)
-
-    def change_policy(self, policy: Policy, now: float) -> None:
-        self.handle(PolicyChanged(policy), now)
-
-    def elapse(self, now: float) -> list[Command]:
-        return self.handle(TimePassed(), now)
-
-    def lose_time(self, seconds: float) -> None:
-        self.handle(TimeLost(seconds), 0.0)
 
     # Events.
 
@@ -306,11 +270,6 @@ class Pool:
     def policy(self) -> Policy:
         """The policy of now."""
         return self._facts.policy
-
-    @property
-    def rng(self) -> Random:
-        """Chance, as this pool has it."""
-        return self._facts.rng
 
     @property
     def stopping(self) -> bool:

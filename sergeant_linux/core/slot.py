@@ -445,6 +445,7 @@ def bury(seat: Seat, event: SeatEvent, now: float) -> Iterator[SeatCommand]:
         uptime=now - life.born_at,
         measured=life.measured,
         restart_in=seat.restart_in,
+        was_ready=life.ready_at is not None,
     )
     yield Disarm()
     yield EndStragglers(life.number)

@@ -11,18 +11,16 @@ Invariant: of every server that was started, its process is reaped here and its 
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Final
 
 from sergeant_linux.containment.search import FORK_SERVER, Stragglers
-from sergeant_linux.core.commands import FIRST_GENERATION, Command
 from sergeant_linux.core.deadlines import Deadlines
-from sergeant_linux.core.exit import CANT_LOAD
+from sergeant_linux.core.events import Event, GenerationFailed, GenerationServes
 from sergeant_linux.core.pool import Pool
-from sergeant_linux.core.reload import Phase
 from sergeant_linux.core.units import format_span
 from sergeant_linux.engine.fork_server import ForkServer, LeftThreads, Serving
 from sergeant_linux.kernel.poller import Handler, Poller
@@ -48,7 +46,7 @@ class Errand:
 
 
 class Generations:
-    """All fork servers of one pool. `obey` carries out what the pool decides about what happens here; `stragglers` is
+    """All fork servers of one pool. `happened` lets the pool know; `stragglers` is
     told when a server may have left something."""
 
     def __init__(
@@ -57,14 +55,14 @@ class Generations:
         poller: Poller[Handler],
         journal: Journal,
         make_server: Callable[[], ForkServer],
-        obey: Callable[[Iterable[Command]], None],
+        happened: Callable[[Event], None],
         stragglers: Stragglers,
     ) -> None:
         self._pool = pool
         self._poller = poller
         self._journal = journal
         self._make_server = make_server
-        self._obey = obey
+        self._happened = happened
         self._stragglers = stragglers
         self._servers: dict[int, ForkServer] = {}
         self._leaving: list[ForkServer] = []
@@ -154,23 +152,15 @@ class Generations:
     def _generation_of(self, server: ForkServer) -> int | None:
         return next((number for number, each in self._servers.items() if each is server), None)
 
-    def _is_loading(self, generation: int) -> bool:
-        reload = self._pool.last_reload
-        return reload is not None and reload.generation == generation and reload.phase is Phase.LOADING
-
-    def _failed(self, generation: int, reason: str) -> None:
-        self._obey(self._pool.generation_failed(generation, reason, time.monotonic()))
-
     def _start(self, generation: int) -> None:
         server, now = self._servers[generation], time.monotonic()
         try:
             server.start(now)
         except OSError as error:
-            self._journal.note(logging.ERROR, f'the fork server could not be started: {error}', 'fork-server-failed')
-            if self._is_loading(generation):
-                self._failed(generation, f'the fork server could not be started: {error}')
-            else:
-                self._errands.arm(Errand(generation, Due.START), now + self._pool.policy.restart_max_delay)
+            message = f'the fork server could not be started: {error}'
+            self._journal.note(logging.ERROR, message, 'fork-server-failed')
+            self._errands.arm(Errand(generation, Due.START), now + self._pool.policy.restart_max_delay)
+            self._happened(GenerationFailed(generation, message))
             return
         self._has_begun = True
         assert server.control is not None and server.process is not None
@@ -201,14 +191,8 @@ class Generations:
             message = f'could not preload module: {module}: {exception}'
             fields = {'module': module, 'exception': exception, 'generation': generation}
             self._journal.note(logging.CRITICAL, message, 'preload-failed', **fields)
-        now = time.monotonic()
-        if failed and self._is_loading(generation):
-            module, exception = failed[0]
-            self._failed(generation, f'could not preload module: {module}: {exception}')
-        elif failed and generation == FIRST_GENERATION and not self._pool.ever_ready:
-            self._obey(self._pool.stop(now, status=CANT_LOAD))
-        else:
-            self._obey(self._pool.generation_serves(generation, now))
+        broken = [f'could not preload module: {module}: {exception}' for module, exception in failed]
+        self._happened(GenerationServes(generation, broken[0] if broken else None))
 
     def _on_exit(self, server: ForkServer, events: int) -> None:
         if server.process is None or server.control is None or not server.process.exited():
@@ -225,21 +209,19 @@ class Generations:
             self._stragglers.look_for(-ended.pid, session=ended.pid)  # what it had preloaded may have started something
             return
         self._errands.disarm(Errand(generation, Due.OVERDUE))
+        self._errands.arm(Errand(generation, Due.START), time.monotonic() + ended.restart_in)
         message = f'the fork server({ended.pid}) has ended with {ended.how}: '
         fields = {'pid': ended.pid, 'restart_in_seconds': ended.restart_in, 'generation': generation}
-        if self._is_loading(generation) and not server.left_threads:
-            message += 'it has not loaded the code'
-            self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
-            self._failed(generation, message)
-        else:
-            message += 'replacing it, no worker is concerned'
-            self._errands.arm(Errand(generation, Due.START), time.monotonic() + ended.restart_in)
-            self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
+        if not server.left_threads:
+            self._happened(GenerationFailed(generation, f'{message}it has not loaded the code'))
+        goes_on = generation in self._servers
+        message += 'replacing it, no worker is concerned' if goes_on else 'it has not loaded the code'
+        self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
 
     def _overdue(self, generation: int) -> None:
         self._tell_overdue(self._servers[generation])
-        if self._is_loading(generation):
-            self._failed(generation, f'the code was not loaded within {format_span(self._pool.policy.timeout_start)}')
+        reason = f'the code was not loaded within {format_span(self._pool.policy.timeout_start)}'
+        self._happened(GenerationFailed(generation, reason))
 
     def _tell_overdue(self, server: ForkServer) -> None:
         message = f'the fork server does not serve within {format_span(self._pool.policy.timeout_start)}: ending it'

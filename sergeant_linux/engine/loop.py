@@ -43,7 +43,23 @@ from sergeant_linux.core.commands import (
     StartGeneration,
     Terminate,
 )
-from sergeant_linux.core.events import Exited, Hung, LifeEvent, Ready, Spawned, SpawnFailed, Unpopulated
+from sergeant_linux.core.events import (
+    Event,
+    Exited,
+    Hung,
+    LifeEvent,
+    PolicyChanged,
+    PoolKillRequested,
+    PoolStartRequested,
+    PoolStopRequested,
+    Ready,
+    ReloadRequested,
+    ScaleRequested,
+    Spawned,
+    SpawnFailed,
+    TimePassed,
+    Unpopulated,
+)
 from sergeant_linux.core.exit import INTERNAL_ERROR
 from sergeant_linux.core.policy import AUTO, NONE, VARIABLE_PREFIX, Policy
 from sergeant_linux.core.pool import Pool
@@ -110,7 +126,7 @@ class Loop:
             return ForkServer(self._policy, self._estate, birth_comm, environ, host.nofile, conditions, rng)
 
         self._generations = Generations(
-            self._pool, self._poller, journal, make_server, self.obey, self._stragglers
+            self._pool, self._poller, journal, make_server, self.happened, self._stragglers
         )
         self._graves = Graves(self._cannot_remove_leaf)
         self._leaves: Leaves | None = None
@@ -165,7 +181,7 @@ class Loop:
             raise CantRun(f'cannot start a process of our own: {error}') from None
         self._generations.start(FIRST_GENERATION)
         self._undertaker.wait_until_at_work()
-        self.obey(self._pool.start(time.monotonic()))
+        self.happened(PoolStartRequested())
 
     def _open_control_socket(self) -> None:
         """Take the pool's name and listen under it. Raises `CantRun` where what was asked for by name isn't to be had;
@@ -227,7 +243,7 @@ class Loop:
         if self._child_ended:
             self._child_ended = False
             self._reap_strangers()
-        self.obey(self._pool.elapse(now))
+        self.happened(TimePassed())
         self._generations.elapse(now)
         for helper in self._helpers:
             helper.elapse(now)
@@ -265,7 +281,8 @@ class Loop:
 
     # Facts in.
 
-    def _happened(self, event: LifeEvent) -> None:
+    def happened(self, event: Event) -> None:
+        """Let the pool know of it, and do what it decides."""
         self.obey(self._pool.handle(event, time.monotonic()))
 
     def _found(self, findings: Iterable[LifeEvent | NearLimit]) -> None:
@@ -273,7 +290,7 @@ class Loop:
             if isinstance(finding, NearLimit):
                 self._warn_near_limit(finding)
             else:
-                self._happened(finding)
+                self.happened(finding)
 
     def _on_gate(self, lifeline: Lifeline, events: int) -> None:
         if lifeline.number in self._unborn:
@@ -288,7 +305,7 @@ class Loop:
             self._drop_unborn(lifeline)
             self._generations.settled(lifeline.number)
             self._stragglers.look_for_births()
-            self._happened(SpawnFailed(lifeline.number, str(refusal)))
+            self.happened(SpawnFailed(lifeline.number, str(refusal)))
             return
         if process is not None:
             del self._unborn[lifeline.number]
@@ -300,7 +317,7 @@ class Loop:
             self._memory.watch(lifeline.number, process.pid, lifeline.leaf, time.monotonic())
             self._watchdog.watch(lifeline.number, lifeline.page, time.monotonic())
             self._generations.settled(lifeline.number)
-            self._happened(Spawned(lifeline.number, process.pid))
+            self.happened(Spawned(lifeline.number, process.pid))
 
     def _hear(self, lifeline: Lifeline, at_most: int = MESSAGES_A_TURN) -> None:
         try:
@@ -308,7 +325,7 @@ class Loop:
                 if message['type'] == 'ready':
                     self._memory.ready(lifeline.number, time.monotonic())
                     self._watchdog.ready(lifeline.number, time.monotonic())
-                    self._happened(Ready(lifeline.number, can_drain=message.get('drain') is True))
+                    self.happened(Ready(lifeline.number, can_drain=message.get('drain') is True))
         except EOFError:
             self._poller.unregister(lifeline.gate)
 
@@ -324,7 +341,7 @@ class Loop:
         if lifeline.malformed:
             message = f'worker({process.pid}) has sent {lifeline.malformed} malformed reports: dropped'
             self._journal.note(logging.WARNING, message, 'malformed-reports', life=lifeline.number)
-        self._happened(Exited(lifeline.number, ending))
+        self.happened(Exited(lifeline.number, ending))
 
     def _bury(self, lifeline: Lifeline) -> None:
         assert lifeline.process is not None
@@ -396,14 +413,14 @@ class Loop:
         try:
             ours, theirs = gates.pair()
         except OSError as error:
-            self._happened(SpawnFailed(life, f'no socket for its gate: {error}'))
+            self.happened(SpawnFailed(life, f'no socket for its gate: {error}'))
             return
         try:
             leaf = self._leaves.leaf(life) if self._leaves is not None else None
         except OSError as error:
             ours.close()
             theirs.close()
-            self._happened(SpawnFailed(life, f'cannot make its cgroup ({explain(error)})'))
+            self.happened(SpawnFailed(life, f'cannot make its cgroup ({explain(error)})'))
             return
         page, (stacks, stacks_end) = _page(), _pipe()
         lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf, page, stacks)
@@ -434,7 +451,7 @@ class Loop:
             self._stop_signals += 1
             message = 'a request was received, triggering a stopping process'
             self._journal.note(logging.INFO, message, 'stop', signal=None)
-            self.obey(self._pool.stop(time.monotonic()))
+            self.happened(PoolStopRequested())
 
     def change_policy(self, policy: Policy) -> None:
         """Go by this policy from now on. Raises OSError when the kernel refuses a limit."""
@@ -442,7 +459,7 @@ class Loop:
         if self._leaves is not None and policy.max_worker_memory_usage != before.max_worker_memory_usage:
             self._change_limits(self._leaves, policy)
         self._policy = policy
-        self._pool.change_policy(policy, now)
+        self.happened(PolicyChanged(policy))
         self._memory.change_policy(policy)
         for life, lifeline in self._alive.items():
             assert lifeline.process is not None
@@ -474,13 +491,12 @@ class Loop:
                 else f'worker({pid}) gives no stacks'
             )
             self._journal.note(logging.ERROR, message, 'worker-stacks', life=life, pid=pid, stacks=stacks)
-            self._happened(Hung(life, reason))
+            self.happened(Hung(life, reason))
 
     # Signals.
 
     def _on_signal(self, events: int) -> None:
         for signum in self._host.inbox.read():
-            now = time.monotonic()
             if signum == signal.SIGCHLD:
                 self._child_ended = True
             elif signum in borrowed.STOP:
@@ -489,7 +505,7 @@ class Loop:
                 if self._stop_signals == 1:
                     message = f'{name} was received, triggering a stopping process'
                     self._journal.note(logging.INFO, message, 'stop', signal=name)
-                    self.obey(self._pool.stop(now))
+                    self.happened(PoolStopRequested())
                 else:
                     self._kill_now(name)
             elif signum in borrowed.KILL:
@@ -497,15 +513,15 @@ class Loop:
             elif signum in borrowed.STATUS:
                 self._status.tell(self._journal)
             elif signum in borrowed.RELOAD:
-                self.obey(self._pool.reload(now))
+                self.happened(ReloadRequested())
             elif signum in borrowed.MORE:
-                self.obey(self._pool.scale(+1, now))
+                self.happened(ScaleRequested(+1))
             elif signum in borrowed.FEWER:
-                self.obey(self._pool.scale(-1, now))
+                self.happened(ScaleRequested(-1, self._status.busy()))
 
     def _kill_now(self, name: str) -> None:
         self._journal.note(logging.WARNING, f'{name} was received, killing all workers now', 'kill', signal=name)
-        self.obey(self._pool.kill(time.monotonic()))
+        self.happened(PoolKillRequested())
 
     def _warn_of_hidden_stragglers(self) -> None:
         message = (
@@ -566,7 +582,7 @@ class Loop:
             del self._dead[life]
             if lifeline.session_entry is not None:
                 self._estate.sessions.leave(lifeline.session_entry)
-            self._happened(Unpopulated(life))
+            self.happened(Unpopulated(life))
 
     def _known_pids(self) -> frozenset[int]:
         helpers = {helper.process.pid for helper in self._helpers if helper.process is not None}

@@ -56,7 +56,6 @@ class Journal:
     def __init__(self, logger: logging.Logger, policy: Policy) -> None:
         self._logger = logger
         self.recent = Recent()
-        self._were_ready: set[int] = set()
         self.change_policy(policy)
 
     def note(self, level: int, message: str, event: str, /, summary: object = None, **fields: object) -> None:
@@ -96,7 +95,6 @@ class Journal:
                 )
                 self.note(logging.INFO, message, 'worker-spawn', slot=slot, life=life, pid=pid, predecessor=predecessor)
             case WorkerReady(slot, life, pid, after):
-                self._were_ready.add(life)
                 message = f'worker({pid}) is ready after {format_span(after)}'
                 self.note(logging.DEBUG, message, 'worker-ready', slot=slot, life=life, pid=pid, after_seconds=after)
             case WorkerSpawnFailed(slot, life, reason, restart_in):
@@ -181,8 +179,6 @@ class Journal:
         policy, ending = self._policy, exited.ending
         worker, code = f'worker({exited.pid})', ending.return_code
         exception = one_line(ending.report.exception) if ending.report is not None else None
-        was_loaded = exited.life in self._were_ready
-        self._were_ready.discard(exited.life)
         if ending.stolen:
             return logging.ERROR, f'{worker} was reaped by somebody else: how it ended is not known'
         if exited.result is Result.MEMORY_MAX:
@@ -194,9 +190,9 @@ class Journal:
                 return logging.INFO, f'{worker} has finished successfully'
             case 1:
                 return logging.CRITICAL, f'{worker} execution has failed with the following exception: {exception}'
-            case 2 if not was_loaded:
+            case 2 if not exited.was_ready:
                 return logging.CRITICAL, f'could not load worker module: {policy.worker_module_name}'
-            case 3 if not was_loaded:
+            case 3 if not exited.was_ready:
                 name = f'{policy.worker_module_name}.{policy.worker_class_name}'
                 return logging.CRITICAL, f'could not find worker class: {name}'
             case 4:
@@ -205,7 +201,7 @@ class Journal:
                 return logging.INFO, f'{worker} has requested to stop'
             case 6:
                 return logging.CRITICAL, f'{worker} internal execution has failed'
-            case 7 if not was_loaded:
+            case 7 if not exited.was_ready:
                 return (
                     logging.CRITICAL,
                     f'{worker} importing the worker module has raised an exception: {exception}',

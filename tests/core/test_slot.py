@@ -127,8 +127,10 @@ def exited(
     request: Request | None = None,
     measured: int | None = None,
     restart_in: float | None = None,
+    was_ready: bool = True,
 ) -> WorkerExited:
-    return WorkerExited(SLOT, LIFE, PID, result, outcome, request, ending, NOW - BORN_AT, measured, restart_in)
+    uptime = NOW - BORN_AT
+    return WorkerExited(SLOT, LIFE, PID, result, outcome, request, ending, uptime, measured, restart_in, was_ready)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +156,12 @@ BURIED: Final[list[SeatCommand]] = [Disarm(), EndStragglers(LIFE)]
 
 def after_exit(state: State) -> Iterator[Case]:
     """The end of a process in any state that has one, and the six ways on."""
+    was_ready = state is not State.START
     yield Case(
         seat(state, wanted=False, blame=Blame(Request.SCALE_DOWN, signalled=True)),
         Exited(LIFE, WAS_TOLD_TO_STOP),
         'leads_to_rest',
-        [exited(WAS_TOLD_TO_STOP, Result.SUCCESS, Outcome.FINISHED, request=Request.SCALE_DOWN), *BURIED],
+        [exited(WAS_TOLD_TO_STOP, Result.SUCCESS, Outcome.FINISHED, request=Request.SCALE_DOWN, was_ready=was_ready), *BURIED],
         State.DEAD,
         {'last_result': Result.SUCCESS, 'restarts': 0},
     )
@@ -166,7 +169,7 @@ def after_exit(state: State) -> Iterator[Case]:
         seat(state),
         Exited(LIFE, WANTS_STOP),
         'leads_to_stop_pool',
-        [exited(WANTS_STOP, Result.SUCCESS, Outcome.WANTS_POOL_STOP), *BURIED, StopPool(0)],
+        [exited(WANTS_STOP, Result.SUCCESS, Outcome.WANTS_POOL_STOP, was_ready=was_ready), *BURIED, StopPool(0)],
         State.DEAD,
         {'wanted': False},
     )
@@ -174,7 +177,7 @@ def after_exit(state: State) -> Iterator[Case]:
         seat(state, ready=False, ever_ready=False),
         Exited(LIFE, NO_MODULE),
         'leads_to_give_up',
-        [exited(NO_MODULE, Result.EXIT_CODE, Outcome.UNLOADABLE), *BURIED, StopPool(1)],
+        [exited(NO_MODULE, Result.EXIT_CODE, Outcome.UNLOADABLE, was_ready=False), *BURIED, StopPool(1)],
         State.FAILED,
         {'wanted': False, 'last_result': Result.EXIT_CODE},
     )
@@ -182,7 +185,7 @@ def after_exit(state: State) -> Iterator[Case]:
         seat(state, knobs=policy(restart_budget='0/1min')),
         Exited(LIFE, RAISED),
         'leads_to_budget',
-        [exited(RAISED, Result.EXIT_CODE, Outcome.FAILED), *BURIED, BudgetSpent(SLOT), StopPool(3)],
+        [exited(RAISED, Result.EXIT_CODE, Outcome.FAILED, was_ready=was_ready), *BURIED, BudgetSpent(SLOT), StopPool(3)],
         State.FAILED,
         {'wanted': False},
     )
@@ -190,7 +193,7 @@ def after_exit(state: State) -> Iterator[Case]:
         seat(state, failures=3),
         Exited(LIFE, FINISHED),
         'leads_to_at_once',
-        [exited(FINISHED, Result.SUCCESS, Outcome.FINISHED, restart_in=0.0), *BURIED, *START_AGAIN],
+        [exited(FINISHED, Result.SUCCESS, Outcome.FINISHED, restart_in=0.0, was_ready=was_ready), *BURIED, *START_AGAIN],
         State.START,
         {'restarts': 1, 'failures': 0},
     )
@@ -198,7 +201,7 @@ def after_exit(state: State) -> Iterator[Case]:
         seat(state, ready=False, failures=2),
         Exited(LIFE, STOLEN),
         'leads_to_later',
-        [exited(STOLEN, Result.UNKNOWN, Outcome.FAILED, restart_in=4.0), *BURIED, Arm(NOW + 4)],
+        [exited(STOLEN, Result.UNKNOWN, Outcome.FAILED, restart_in=4.0, was_ready=False), *BURIED, Arm(NOW + 4)],
         State.AUTO_RESTART,
         {'failures': 3, 'restarts': 0},
     )

@@ -142,7 +142,8 @@ def take_up(frozen: Frozen, policy: Policy, endings: Sequence[Ending]) -> World:
     """Return a world that is made of what was written down."""
     state, kernel, now, failure_restarts = frozen
     world = World.__new__(World)
-    world.pool = Pool.restored(json.loads(state), policy, Middle())
+    world.rng = Middle()
+    world.pool = Pool.restored(json.loads(state), policy, world.rng)
     world.kernel = replace(pickle.loads(kernel), endings=endings)
     world.now, world.failure_restarts = now, list(failure_restarts)
     world.forget()

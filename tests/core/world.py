@@ -68,7 +68,8 @@ class World:
     """A pool, its kernel and its clock. What lets something happen returns the commands that came of it."""
 
     def __init__(self, policy: Policy, kernel: FakeKernel | None = None, rng: Random | None = None) -> None:
-        self.pool = Pool(policy, rng if rng is not None else Middle())
+        self.rng = rng if rng is not None else Middle()
+        self.pool = Pool(policy, self.rng)
         self.kernel = kernel if kernel is not None else FakeKernel()
         self.now = 0.0
         self.failure_restarts: list[float] = []
@@ -225,10 +226,10 @@ class World:
     # What must never become false.
 
     def _take(self, event: Event) -> list[Command]:
-        twin = restored(self.pool)
+        twin = Pool.restored(as_json(self.pool.state()), self.pool.policy, deepcopy(self.rng))
         commands = self.pool.handle(event, self.now)
         self._known = None
-        assert twin.handle(from_written(as_json(written(event))), self.now) == commands, 'the twin decides differently'
+        assert twin.handle(from_written(as_json(written(event))), self.now) == commands, 'the twin decides otherwise'
         assert twin.state() == self.pool.state(), 'the twin knows something else'
         for command in commands:
             if isinstance(command, ORDERS):
@@ -360,11 +361,6 @@ class World:
         assert pool.ready == sum(any(seat.state is State.RUNNING for seat in slot.seats()) for slot in slots)
         assert pool.wanted == sum(not slot.retiring for slot in slots)
         assert pool.processes == sum(seat.life is not None and seat.life.pid is not None for seat in self.seats())
-
-
-def restored(pool: Pool) -> Pool:
-    """Return a pool made of what this one writes down, by way of JSON; chance is the same, and another one."""
-    return Pool.restored(as_json(pool.state()), pool.policy, deepcopy(pool.rng))
 
 
 def as_json(value: Plain) -> Plain:
