@@ -367,7 +367,7 @@ def _auto(place: Place) -> Finding:
 
 
 def _memory(place: Place) -> Finding:
-    concern = resources.too_much(place.policy, place.limiting)
+    concern = resources.too_much(place.policy, place.limiting) or resources.slowed(place.policy, place.limiting)
     if concern is not None:
         return Finding(Verdict.WARN, concern.detail, concern.remedy)
     room, whose = resources.room_for(place.policy, place.limiting)

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 from sergeant_linux.containment.leaves import Limits
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.host import resources
 from sergeant_linux.host.delegation import Home, NotOurs, find_home, what_brings
 
 PERIOD: Final = 100_000
@@ -82,8 +83,8 @@ def without_cgroups(policy: Policy, why: NotOurs) -> Choice:
     return Choice('rss', 'search', None, str(why))
 
 
-def limits_of(policy: Policy) -> Limits:
-    """Return what is to be written into each leaf, and into the pool's folder."""
+def limits_of(policy: Policy, home: Home | None = None) -> Limits:
+    """Return what is to be written into each leaf, and into the pool's folder in this home."""
     required: dict[str, str] = {}
     optional: dict[str, str] = {}
     pool: dict[str, str] = {}
@@ -98,6 +99,8 @@ def limits_of(policy: Policy) -> Limits:
     if policy.pool_memory_max is not None:
         needed.add('memory')
         pool['memory.max'] = str(policy.pool_memory_max)
+    if home is not None and 'memory' in home.cgroup.controllers():
+        pool['memory.high'] = _or_max(resources.high_for_workers(policy, list(home.cgroup.walk_up())))
     for name, (controller, file, as_text) in LEAF_KNOBS.items():
         value = getattr(policy, name)
         if value is not None:

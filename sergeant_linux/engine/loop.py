@@ -70,6 +70,7 @@ from sergeant_linux.engine.generations import Generations
 from sergeant_linux.engine.hangs import Watchdog
 from sergeant_linux.engine.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
 from sergeant_linux.engine.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
+from sergeant_linux.engine.slowness import Slowness
 from sergeant_linux.engine.stacks import Stacks, pipe
 from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.helpers.helper import Helper
@@ -132,6 +133,7 @@ class Loop:
         self._leaves: Leaves | None = None
         self._memory: MemoryWatch = RssWatch(policy)
         self._watchdog = Watchdog(policy)
+        self._slowness = Slowness(journal)
         self._stacks = Stacks(self._poller)
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}
@@ -218,9 +220,8 @@ class Loop:
             choice = choose(policy)
             if choice.home is not None:
                 try:
-                    self._leaves = Leaves(
-                        choice.home, limits_of(policy), name=self.pool_name, complain=self._tell_cgroup_remains
-                    )
+                    limits, complain = limits_of(policy, choice.home), self._tell_cgroup_remains
+                    self._leaves = Leaves(choice.home, limits, name=self.pool_name, complain=complain)
                 except NotOurs as error:
                     choice = without_cgroups(policy, error)
         except NotOurs as error:
@@ -237,7 +238,9 @@ class Loop:
 
     def _turn(self) -> None:
         """Wait for what comes next, and deal with it."""
-        for handler, events in self._poller.wait(self._patience()):
+        ready = self._poller.wait(self._patience())
+        woken = time.monotonic()
+        for handler, events in ready:
             handler(events)
         now = time.monotonic()
         if self._child_ended:
@@ -261,6 +264,7 @@ class Loop:
             self._control.elapse(now)
         self._notifier.look(time.monotonic())
         self._watch_log()
+        self._slowness.turned(woken, time.monotonic())
 
     def _patience(self) -> float | None:
         deadlines = (
@@ -470,7 +474,7 @@ class Loop:
 
     def _change_limits(self, leaves: Leaves, policy: Policy) -> None:
         """Where the kernel holds the limit: for new leaves, and for those in use."""
-        leaves.change_limits(limits_of(policy))
+        leaves.change_limits(limits_of(policy, leaves.home))
         if not isinstance(self._memory, CgroupWatch):
             return
         limit, lower = policy.max_worker_memory_usage, {}

@@ -145,8 +145,8 @@ def _quotas(cgroups: Sequence[Cgroup]) -> Iterator[Bound]:
 def memory_share(policy: Policy, cgroups: Sequence[Cgroup]) -> Share:
     """Return what `auto` is for a worker of this policy, whose number of workers is known. Raises `NotEnough`."""
     number = policy.concurrent_workers
-    room = min(ceilings(cgroups))
-    reserve = max(LEAST_RESERVE, room.amount // RESERVE_SHARE)
+    room = min([*ceilings(cgroups), *throttles(cgroups)])
+    reserve = reserve_of(room.amount)
     if policy.pool_memory_max is not None and policy.pool_memory_max < room.amount - reserve:
         room, reserve = Bound(policy.pool_memory_max, '--pool-memory-max'), 0
     page = os.sysconf('SC_PAGE_SIZE')
@@ -165,6 +165,43 @@ def needed(number: int, limit: int) -> int:
     """Return the memory of which `auto` would give this many workers this limit, in whole MiB."""
     memory = max(number * limit + LEAST_RESERVE, math.ceil(number * limit * RESERVE_SHARE / (RESERVE_SHARE - 1)))
     return math.ceil(memory / MIB) * MIB
+
+
+def reserve_of(memory: int) -> int:
+    """Return how much of it is kept for our own processes."""
+    return max(LEAST_RESERVE, memory // RESERVE_SHARE)
+
+
+def throttles(cgroups: Sequence[Cgroup]) -> Iterator[Bound]:
+    """Yield where all that runs here is slowed down."""
+    for cgroup in cgroups:
+        high = None
+        with suppress(OSError, ValueError):
+            high = cgroup.number('memory.high')
+        if high is not None:
+            yield Bound(high, f'memory.high of {cgroup.path}')
+
+
+def throttle(cgroups: Sequence[Cgroup]) -> Bound | None:
+    """Return where all that runs here is slowed down before its memory ends; None where it isn't."""
+    lowest = min(throttles(cgroups), default=None)
+    return lowest if lowest is not None and lowest.amount < min(ceilings(cgroups)).amount else None
+
+
+def high_for_workers(policy: Policy, cgroups: Sequence[Cgroup]) -> int | None:
+    """Return the memory.high of the workers together that has them slowed down before the supervisor is.
+
+    None where nothing slows the supervisor, and where it would slow workers that are within their limits.
+    """
+    high = throttle(cgroups)
+    if high is None:
+        return None
+    room = high.amount - reserve_of(high.amount)
+    limit, number = policy.max_worker_memory_usage, policy.concurrent_workers
+    needed = number * (limit if limit is not None else LEAST_SHARE)
+    if policy.pool_memory_max is not None and policy.pool_memory_max <= room:
+        return None
+    return room if needed <= room else None
 
 
 def ceilings(cgroups: Sequence[Cgroup]) -> Iterator[Bound]:
@@ -186,7 +223,8 @@ def ceilings(cgroups: Sequence[Cgroup]) -> Iterator[Bound]:
 
 def concerns(policy: Policy, cgroups: Sequence[Cgroup]) -> Iterator[Concern]:
     """Yield what is to be warned of at the start of a pool whose policy is resolved."""
-    for concern in (too_much(policy, cgroups), grouped_kill(cgroups), unsafe_start(policy), limited_log(policy)):
+    of_memory = too_much(policy, cgroups), slowed(policy, cgroups), grouped_kill(cgroups)
+    for concern in (*of_memory, unsafe_start(policy), limited_log(policy)):
         if concern is not None:
             yield concern
 
@@ -231,6 +269,31 @@ def too_much(policy: Policy, cgroups: Sequence[Cgroup]) -> Concern | None:
         'where an OOM kill hits the largest, not the one that grows'
     )
     return Concern('limits-too-high', detail, remedy)
+
+
+def slowed(policy: Policy, cgroups: Sequence[Cgroup]) -> Concern | None:
+    """Return where a memory.high slows all of us down before a limit of the workers acts."""
+    high = throttle(cgroups)
+    if high is None:
+        return None
+    room = high.amount - reserve_of(high.amount)
+    limit, number = policy.max_worker_memory_usage, policy.concurrent_workers
+    pool = policy.pool_memory_max
+    if (limit is not None and number * limit <= room) or (pool is not None and pool <= room):
+        return None
+    there = f'{high.whose} is {format_size(high.amount)}'
+    follows = 'what runs there is slowed to a crawl when it has that much, the supervisor, too'
+    share = room // number // MIB
+    mends = [f'--max-worker-memory-usage={share}M'] * (share * MIB >= LEAST_SHARE)
+    mends.append('MemoryMax= instead of MemoryHigh=' if environment.systemd_is_running() else 'memory.max instead')
+    remedy = ', or '.join(mends)
+    if limit is None:
+        return Concern('memory-high', f'{there}, and workers have no --max-worker-memory-usage: {follows}', remedy)
+    detail = (
+        f'{number} × --max-worker-memory-usage={format_size(limit)} is more than workers have before that: {there}, '
+        f'less {format_size(reserve_of(high.amount))} for the supervisor; {follows}'
+    )
+    return Concern('memory-high', detail, remedy)
 
 
 def grouped_kill(cgroups: Sequence[Cgroup]) -> Concern | None:

@@ -94,6 +94,31 @@ def test_the_smallest_limit_from_the_own_cgroup_up_counts(tmp_path: Path) -> Non
     assert resources.memory_share(policy(), around).room == (200 * MIB, f'memory.max of {around[1].path}')
 
 
+def test_a_memory_high_counts_as_a_limit_that_is_divided(tmp_path: Path) -> None:
+    around = cgroups(tmp_path, {'memory_max': 300 * MIB, 'memory_high': 192 * MIB}, {'memory_high': 'max'})
+    share = resources.memory_share(policy(), around)
+    assert (share.limit, share.room) == (32 * MIB, (192 * MIB, f'memory.high of {around[0].path}'))
+
+
+@pytest.mark.parametrize(('knobs', 'high', 'warns'), [
+    ({'max_worker_memory_usage': '32M'}, 128 * MIB, False),
+    ({'max_worker_memory_usage': '33M'}, None, True),
+    ({'pool_memory_max': '100M'}, None, False),
+    ({}, 128 * MIB, True),
+])
+def test_below_a_memory_high_workers_have_a_lower_one_where_their_limits_fit(
+    tmp_path: Path, knobs: dict[str, str], high: int | None, warns: bool
+) -> None:
+    around = cgroups(tmp_path, {'memory_high': 192 * MIB})
+    assert resources.high_for_workers(policy(**knobs), around) == high
+    assert (resources.slowed(policy(**knobs), around) is not None) == warns
+
+
+def test_a_memory_high_that_is_no_lower_than_the_limit_slows_nobody(tmp_path: Path) -> None:
+    around = cgroups(tmp_path, {'memory_max': 192 * MIB, 'memory_high': 192 * MIB})
+    assert (resources.high_for_workers(policy(), around), resources.slowed(policy(), around)) == (None, None)
+
+
 def test_without_any_limit_the_memory_of_the_host_is_divided(tmp_path: Path) -> None:
     share = resources.memory_share(policy(concurrent_workers=1), cgroups(tmp_path, {'memory_max': 'max'}))
     assert share.room.amount <= HOST
