@@ -111,8 +111,8 @@ def prepare(policy: Policy, oom_score_adj: int | None, environ: Mapping[str, str
     except BadValue as error:
         raise CantRun(str(error)) from None
     if terms['uid'] is not None:
-        if module_path.VARIABLE in environ:  # the helpers of root may have less of it
-            terms['environ'] = {**terms['environ'], module_path.VARIABLE: environ[module_path.VARIABLE]}
+        for variable in {module_path.VARIABLE, module_path.COMPILED} & environ.keys():
+            terms['environ'] = {**terms['environ'], variable: environ[variable]}  # the helpers of root may have less
         _refuse_others_code(policy, environ)
     if not any(terms[name] not in (None, {}) for name in _PRIVILEGED):
         return Terms(terms, can_read_environ=True)

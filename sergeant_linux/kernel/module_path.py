@@ -1,7 +1,8 @@
 """Where this process takes modules from, and who else could put one there.
 
 Facts: `python3 -m` and `-c` look for a module in the working folder before the standard library, and so do the folders
-of PYTHONPATH come first; whoever can write to one of them decides what runs here as json, psutil or redis. A supervisor
+of PYTHONPATH come first; whoever can write to one of them decides what runs here as json, psutil or redis, and so does
+whoever can write compiled modules (PYTHONPYCACHEPREFIX, -X pycache_prefix). A supervisor
 that is root has workers of another uid so that their code is not root's, and works in their folder.
 Consequence: our own commands leave the working folder, as their first act and for good. A root that has workers of
 another uid imports only from folders and files that nobody but root can write, or that Python itself and this package
@@ -31,6 +32,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 """The folder that this package lies in."""
 
 VARIABLE = 'PYTHONPATH'
+COMPILED = 'PYTHONPYCACHEPREFIX'
 
 _LIBRARY = os.path.dirname(os.path.abspath(os.__file__))
 
@@ -49,7 +51,9 @@ def leave_working_folder() -> None:
     path = [entry for entry in sys.path if is_installed(entry) or _normal(entry) not in ('', here, ROOT)]
     if os.geteuid() == 0:
         seen = (who_else_writes(_normal(entry)) for entry in sys.path if not is_installed(entry))
-        unsafe = next(filter(None, seen), None)
+        unsafe = next(filter(None, seen), None) or (sys.pycache_prefix and who_else_writes(sys.pycache_prefix)) or None
+        if sys.pycache_prefix and who_else_writes(sys.pycache_prefix):
+            sys.pycache_prefix = None
     ours = [ROOT] if ROOT in map(_normal, sys.path) and ROOT not in map(_normal, path) else []
     sys.path[:] = [*(trusted(path) if os.geteuid() == 0 else path), *ours]
 
@@ -120,9 +124,13 @@ def trusted(path: 'Iterable[str]') -> 'list[str]':
 
 def for_root(environ: 'Mapping[str, str]') -> 'dict[str, str]':
     """Return the environment of a helper: as root, PYTHONPATH has no folder in it that others can write to, for an
-    interpreter imports from there (sitecustomize) before a line of ours."""
+    interpreter imports from there (sitecustomize) before a line of ours; and compiled modules are not in one."""
     kept = dict(environ)
-    if os.geteuid() == 0 and VARIABLE in kept:
+    if os.geteuid() != 0:
+        return kept
+    if COMPILED in kept and who_else_writes(kept[COMPILED]):
+        del kept[COMPILED]
+    if VARIABLE in kept:
         kept[VARIABLE] = os.pathsep.join(trusted(kept[VARIABLE].split(os.pathsep)))
         if not kept[VARIABLE]:
             del kept[VARIABLE]

@@ -64,6 +64,8 @@ def interpreter_options() -> list[str]:
         options.append('-u')
     options += [word for warning in _warnings() for word in ('-W', warning)]
     for name, value in sys._xoptions.items():
+        if name == 'pycache_prefix' and sys.pycache_prefix is None:
+            continue  # we do without it, as others can write there (module_path.py)
         options += ['-X', name if value is True else f'{name}={value}']
     if sys.flags.dev_mode and 'dev' not in sys._xoptions:
         options += ['-X', 'dev']

@@ -196,6 +196,46 @@ def test_a_program_has_its_path_back_when_the_pool_has_stopped(folder: Path, pyt
     assert run_as(folder, 0) == []
 
 
+@pytest.mark.parametrize('how', ['variable', 'option'])
+def test_a_module_that_the_worker_has_compiled_for_root_is_not_run(folder: Path, python: str, how: str) -> None:
+    cache = folder / 'cache'
+    cache.mkdir()
+    os.chown(cache, UID, UID)
+    marker = 'import os\nif os.geteuid() == 0:\n    open({!r}, "w").close()\n'.format(str(folder / 'run-as-0-compiled'))
+    environ = {**PACKAGES, **({'PYTHONPYCACHEPREFIX': str(cache)} if how == 'variable' else {})}
+    started = [python, *(['-X', f'pycache_prefix={cache}'] if how == 'option' else [])]
+    with pool(folder, WORKER, python=started, environ=environ, **FLAGS) as running:
+        running.wait_for('worker-ready')
+        (record,) = running.find('unsafe-start')
+        poison(python, cache, marker, [ROOT / 'sergeant_linux' / 'helpers', ROOT / 'sergeant_linux' / 'forkserver'])
+        make_it_import(running)
+        assert running.stop() == 0
+
+    assert str(folder) in record['message']
+    assert run_as(folder, 0) == []
+
+
+def poison(python: str, cache: Path, marker: str, homes: Sequence[Path]) -> None:
+    """Write compiled modules that leave the marker, and are taken for those of the sources that they lie before."""
+    script = """
+import importlib.util, marshal, os, sys
+sys.pycache_prefix, marker, *homes = sys.argv[1:]
+for home in homes:
+    for name in os.listdir(home):
+        if name.endswith('.py'):
+            source = os.path.join(home, name)
+            text, status = open(source).read(), os.stat(source)
+            docstring_end = text.index('\"\"\"', 3) + 3
+            code = compile(text[:docstring_end] + '\\n' + marker + text[docstring_end:], source, 'exec')
+            path = importlib.util.cache_from_source(source)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            head = importlib.util.MAGIC_NUMBER + (0).to_bytes(4, 'little')
+            stamp = int(status.st_mtime).to_bytes(4, 'little') + status.st_size.to_bytes(4, 'little')
+            open(path, 'wb').write(head + stamp + marshal.dumps(code))
+"""
+    subprocess.run([python, '-c', script, str(cache), marker, *map(str, homes)], check=True)
+
+
 # What is to be preloaded.
 
 
