@@ -1,28 +1,35 @@
 """What a worker started does not outlive it: find it by its marks, and end it.
 
 Facts: what a dead worker had started falls to the nearest subreaper, the supervisor. It carries the worker's session,
-unless it made one of its own, and the worker's marks in its environment, unless it was given another one. Looking for
-it is a pass over /proc, 15 µs a process, and a pass isn't atomic: what forks while it runs can be missed. A pid can
-be used again; a session's can't while anybody is in it.
+unless it made one of its own, the worker's marks in its environment, unless it was given another one, and the mark in
+its limits, unless it has changed that by intent (wire/marks.py). Looking for it is a pass over /proc, 15 µs a process,
+and a pass isn't atomic: what forks while it runs can be missed. A pid can be used again; a session's can't while
+anybody is in it.
 Consequence: one pass serves all lives that wait for one; passes are spaced so that they cost a tenth of a core at
 most; a life is unpopulated when a pass finds nothing of it and nothing vanished during the pass. Only descendants of
-the supervisor that carry the marks of a life that is over are ended: never the host program's children, never another
-life's.
-Price: without cgroups, what has changed its session *and* its environment is not found, and what has taken another
-uid may not be ours to end.
+the supervisor that carry a mark of a life that is over are ended: never the host program's children, never another
+life's. As a command of our own, whatever is still among our descendants at the end of the pool, and is younger than
+the pool, was started by one of its workers: it is ended, too.
+Price: what has stripped itself of all marks outlives its worker, though as a command of ours not the pool; and what
+has taken another uid may not be ours to end.
+
+What a pool has left whose supervisor, undertaker and fork server were killed together, no one sees until the next pool
+starts: then whatever carries the mark of a supervisor that is gone is ended (`end_leftovers`).
 """
 
 import os
 import signal
-from collections.abc import Container, Iterator
+import time
+from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from sergeant_linux.forkserver import burial
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.kernel.procfs import Stat
-from sergeant_linux.wire.marks import LIFE, POOL
+from sergeant_linux.wire.marks import LIFE, POOL, pool_limit, supervisor_of
 
 SPACING: Final = 10
 """A pass that took t is followed by one no sooner than this many t later."""
@@ -30,6 +37,9 @@ SPACING: Final = 10
 FORK_SERVER: Final = 0
 """No life has this number: it stands for the end of the pool, when whatever bears its mark is left over: newborns, and
 what preloaded modules have started. Negative ones stand for what is left of a fork server, by its session alone."""
+
+PATIENCE: Final = 2.0
+"""Seconds in which a start ends what a predecessor has left."""
 
 INCONCLUSIVE_PASSES: Final = 3
 """On a machine where processes come and go all the time, this many passes in a row without a find are as good as a
@@ -49,7 +59,11 @@ class Search:
 class Stragglers:
     """The search for what dead lives have left behind."""
 
-    def __init__(self, pool: str, birth_comm: str) -> None:
+    def __init__(self, pool: str, birth_comm: str, *, is_ours: bool) -> None:
+        """is_ours: this process is a command of ours; what falls to it can only come from the pool."""
+        self._is_ours = is_ours
+        self._begun = int(time.clock_gettime(time.CLOCK_BOOTTIME) * procfs.CLOCK_TICKS)
+        self._pool_limit = pool_limit(pool)
         self._pool_mark = f'{POOL}={pool}'.encode()
         self._birth_comm = birth_comm
         self._searches: dict[int, Search] = {}
@@ -142,12 +156,23 @@ class Stragglers:
         for search in self._searches.values():
             if stat.session == search.session and search.session not in stats:
                 return search.life
-        if self._searches and procfs.environ_contains(stat.pid, self._pool_mark):
+        if not self._searches:
+            return None
+        limited = self._life_by_limit(stat.pid)
+        if limited in self._searches:
+            return limited
+        if limited is not None or procfs.environ_contains(stat.pid, self._pool_mark):
             for search in self._searches.values():
                 mark = f'{LIFE}={search.life}'.encode()
                 if search.life == FORK_SERVER or procfs.environ_contains(stat.pid, mark):
                     return search.life
-        return None
+        is_young = stat.start_time > self._begun
+        return FORK_SERVER if self._is_ours and is_young and FORK_SERVER in self._searches else None
+
+    def _life_by_limit(self, pid: int) -> int | None:
+        """Return the life that a process of this pool carries in its limits, zombies included; None without one."""
+        locks = procfs.file_locks(pid)
+        return locks.soft if locks is not None and locks.hard == self._pool_limit else None
 
     def _is_ours_to_reap(self, stat: Stat, stats: dict[int, Stat]) -> bool:
         """Whether a zombie child is of a life that is over or of a birth that went wrong: a zombie has no environment
@@ -156,6 +181,7 @@ class Stragglers:
             stat.comm == self._birth_comm
             or self._ended.pop(stat.pid, None) == stat.start_time
             or any(stat.session == search.session for search in self._searches.values())
+            or self._life_by_limit(stat.pid) in self._searches
         )
 
     def _end(self, stat: Stat) -> bool:
@@ -172,6 +198,61 @@ class Stragglers:
                 except PermissionError:
                     return False
         return True
+
+
+def end_leftovers() -> int:
+    """End what carries the mark of a pool whose supervisor is gone; return how many processes that were.
+
+    Only what is in our pid namespace and ours to kill; never this process or one that it descends from. Marks that this
+    process carries itself don't count: it was started in a life of that pool, perhaps in a container, from where the
+    supervisor can't be seen.
+    """
+    deadline, ended = time.monotonic() + PATIENCE, set[tuple[int, int]]()
+    with suppress(OSError):  # no free descriptor: the next start will see them
+        around = set(_supervisors_of(os.getpid()))
+        while (killed := _end_leftovers_once(around)) and time.monotonic() < deadline:
+            ended |= killed
+            time.sleep(0.001)
+    return len(ended)
+
+
+def _end_leftovers_once(around: set[int]) -> set[tuple[int, int]]:
+    """Make one pass; return pid and start time of what was killed. Raises OSError."""
+    looks = {pid: procfs.read_stat(pid) for pid in procfs.pids()}
+    stats = {pid: stat for pid, stat in looks.items() if stat is not None and stat.state not in 'ZX'}
+    left = [stats[pid] for pid in stats.keys() - _ancestry(stats) if _is_left_over(stats[pid], stats, around)]
+    return {(stat.pid, stat.start_time) for stat in left if burial.end(stat)}
+
+
+def _ancestry(stats: Mapping[int, Stat]) -> set[int]:
+    """Return this process and all that stand above it."""
+    found, pid = set(), os.getpid()
+    while pid in stats and pid not in found:
+        found.add(pid)
+        pid = stats[pid].ppid
+    return found
+
+
+def _is_left_over(stat: Stat, stats: Mapping[int, Stat], around: set[int]) -> bool:
+    """Whether the supervisor of a life to which this process belongs is gone: no process has its pid, or one that is
+    younger than what carries the mark."""
+    for supervisor in set(_supervisors_of(stat.pid)) - around:
+        found = stats.get(supervisor)
+        if (found is None or found.start_time > stat.start_time) and procfs.same_pid_namespace(stat.pid):
+            return True
+    return False
+
+
+def _supervisors_of(pid: int) -> Iterator[int]:
+    """Yield the pids of the supervisors that a process's marks tell of. A helper is marked, but in no life."""
+    locks = procfs.file_locks(pid)
+    if locks is not None and (supervisor := supervisor_of(locks.hard)) is not None:
+        yield supervisor
+    pool = procfs.environ_value(pid, POOL)
+    if pool is not None and procfs.environ_value(pid, LIFE) is not None:
+        number = pool.partition('-')[0]
+        if number.isdecimal():
+            yield int(number)
 
 
 def reap(pid: int) -> None:

@@ -23,7 +23,7 @@ from typing import Final
 from sergeant_linux.containment.choice import choose, limits_of, without_cgroups
 from sergeant_linux.containment.leaves import Leaves
 from sergeant_linux.containment.removal import Graves
-from sergeant_linux.containment.search import Stragglers, reap
+from sergeant_linux.containment.search import Stragglers, end_leftovers, reap
 from sergeant_linux.control import names
 from sergeant_linux.control.notifier import Notifier
 from sergeant_linux.control.requests import Desk, texts
@@ -105,7 +105,7 @@ class Loop:
         rng = Random()
         told = environ
         environ = inherited(environ)
-        self._terms = credentials.prepare(policy, host.oom_score_adj, environ)
+        conditions = credentials.prepare(policy, host.oom_score_adj, environ)
         self.pool_name = f'{os.getpid()}-{token}'
         self._policy = policy
         self._journal = journal
@@ -120,8 +120,7 @@ class Loop:
         self._meter = Meter(self._poller, journal.note, marked, retry)
         self._limiter = Limiter(self._poller, journal.note, marked, retry)
         self._helpers: tuple[Helper, ...] = (self._undertaker, self._meter, self._limiter)
-        self._stragglers = Stragglers(self.pool_name, birth_comm)
-        conditions = self._terms.conditions
+        self._stragglers = Stragglers(self.pool_name, birth_comm, is_ours=host.is_ours)
 
         def make_server() -> ForkServer:
             return ForkServer(self._policy, self._estate, birth_comm, environ, host.nofile, conditions, rng)
@@ -175,8 +174,9 @@ class Loop:
         self._poller.register(self._host.inbox, self._on_signal)
         self._open_control_socket()
         self._set_up_backend()
-        if self._leaves is None and not self._terms.can_read_environ:
-            self._warn_of_hidden_stragglers()
+        if self._leaves is None and (number := end_leftovers()) > 0:
+            message = f'ended what a pool without a supervisor had left: processes: {number}'
+            self._journal.note(logging.WARNING, message, 'leftovers', processes=number)
         try:
             self._undertaker.start()
         except OSError as error:
@@ -526,13 +526,6 @@ class Loop:
     def _kill_now(self, name: str) -> None:
         self._journal.note(logging.WARNING, f'{name} was received, killing all workers now', 'kill', signal=name)
         self.happened(PoolKillRequested())
-
-    def _warn_of_hidden_stragglers(self) -> None:
-        message = (
-            'what workers start and puts in a session of its own will not be found when they end: without cgroups it '
-            'is looked for in /proc/PID/environ, which for another uid needs CAP_SYS_PTRACE'
-        )
-        self._journal.note(logging.WARNING, message, 'hidden-stragglers', uid=self._terms.conditions['uid'])
 
     def _warn_near_limit(self, near: NearLimit) -> None:
         lifeline = self._alive.get(near.life)

@@ -50,14 +50,6 @@ class Account(NamedTuple):
     """HOME, USER, LOGNAME and SHELL, as systemd.exec(5) sets them for `User=`."""
 
 
-class Terms(NamedTuple):
-    """The conditions, and what the supervisor can see of workers who live under them."""
-
-    conditions: Conditions
-    can_read_environ: bool
-    """False: stragglers are found by their session alone."""
-
-
 def account(policy: Policy) -> Account:
     """Look the user and the group up. Raises `BadValue` for one that doesn't exist, or has no group."""
     gid = _gid(policy.group) if policy.group is not None else None
@@ -100,8 +92,8 @@ def _gid(group: str, knob: str = 'group') -> int:
         raise BadValue(knob, f'expected the name of a group of this host, not {group!r:.100}') from None
 
 
-def prepare(policy: Policy, oom_score_adj: int | None, environ: Mapping[str, str]) -> Terms:
-    """Return the terms for the workers of this pool. Raises `CantRun` when they can't be had here.
+def prepare(policy: Policy, oom_score_adj: int | None, environ: Mapping[str, str]) -> Conditions:
+    """Return the conditions for the workers of this pool. Raises `CantRun` when they can't be had here.
 
     oom_score_adj: what the supervisor's was before it spared itself. The conditions are tried on unless there are
     none; then this costs nothing.
@@ -115,8 +107,9 @@ def prepare(policy: Policy, oom_score_adj: int | None, environ: Mapping[str, str
             terms['environ'] = {**terms['environ'], variable: environ[variable]}  # the helpers of root may have less
         _refuse_others_code(policy, environ)
     if not any(terms[name] not in (None, {}) for name in _PRIVILEGED):
-        return Terms(terms, can_read_environ=True)
-    return Terms(terms, can_read_environ=_try_on(policy, terms, environ))
+        return terms
+    _try_on(policy, terms, environ)
+    return terms
 
 
 def conditions(policy: Policy, oom_score_adj: int | None) -> Conditions:
@@ -158,9 +151,8 @@ def _refuse_others_code(policy: Policy, environ: Mapping[str, str]) -> None:
                 )
 
 
-def _try_on(policy: Policy, terms: Conditions, environ: Mapping[str, str]) -> bool:
-    """Have a process take the conditions on, and see what can be done with it; return whether its environment can be
-    read."""
+def _try_on(policy: Policy, terms: Conditions, environ: Mapping[str, str]) -> None:
+    """Have a process take the conditions on, and see what can be done with it. Raises `CantRun`."""
     ours, theirs = gates.pair()
     try:
         ours.settimeout(PATIENCE)
@@ -174,13 +166,11 @@ def _try_on(policy: Policy, terms: Conditions, environ: Mapping[str, str]) -> bo
         try:
             _hear_refusal(ours)
             _check_signals(process, terms)
-            readable = procfs.environ_is_readable(process.pid)
-            if not readable and policy.memory_measure in ('pss', 'uss'):
+            if policy.memory_measure in ('pss', 'uss') and not procfs.environ_is_readable(process.pid):
                 raise CantRun(
                     f'cannot measure the {policy.memory_measure.upper()} of workers of the uid {terms["uid"]}: '
                     'this needs CAP_SYS_PTRACE'
                 )
-            return readable
         finally:
             ours.close()
             process.exited(1.0)

@@ -2,12 +2,11 @@
 
 Facts: /proc/PID/environ shows the block that a process was exec'd with (proc(5)), so only what is written into that
 block can be seen there; what a worker starts inherits it, unless it is given another one, as `env -i` does. Limits of
-resources are inherited by every fork and kept over every execve, whatever else changes; a hard limit that was lowered
-can be raised by root alone (CAP_SYS_RESOURCE), and /proc/PID/limits is for everybody to read. RLIMIT_LOCKS limits
-nothing since Linux 2.4.25 (getrlimit(2)).
+resources are inherited by every fork and kept over every execve, whatever else changes, and /proc/PID/limits is for
+everybody to read, of a zombie, too. RLIMIT_LOCKS limits nothing since Linux 2.4.25 (getrlimit(2)), so nobody sets it.
 Decision: the fork server's environment has room for the marks, and a newborn writes its own into it. The same is
 written into the limit that limits nothing: the hard one says the pool, the soft one the life. So what a worker starts
-is known by two marks, of which the second is hard to lose.
+is known by two marks, of which the second is lost by intent only.
 Price: `ulimit -x` shows an odd number. Inside of a pool whose workers aren't root's, another pool's workers carry the
 outer mark.
 """

@@ -8,6 +8,7 @@ worker ends in each of the ways there are, and after it all of them are gone.
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ BROOD: Final = '''
         start(f"setsid setsid /bin/sh -c '{DEAF + STAY}' &")   # a daemon
         start('sleep 1000 & echo $!; ' + STAY)                 # a child that has a child
         start('echo $$; kill -STOP $$; sleep 1000', start_new_session=True)  # a stopped one
+        start(f"setsid env -i /bin/sh -c '{STAY}' &")          # a daemon with another environment
+        start('exec env -i setsid sh -c "echo $$; exec sleep 1000"')
         pid = os.fork()                                        # a fork without exec shows the worker's own name and marks
         if pid == 0:
             os.setsid()
@@ -49,7 +52,7 @@ BROOD: Final = '''
             while True:
                 time.sleep(1000)
         said = b''
-        while said.count(b'\\n') < 12:
+        while said.count(b'\\n') < 14:
             said += os.read(reader, 4096)
         print('brood', *said.split(), flush=True)
 '''
@@ -102,7 +105,7 @@ def brood_of(running: Pool) -> list[int]:
     """Return the pids of the brood when it is complete."""
     (line,) = running.hear('brood')
     pids = [int(word.removeprefix("b'").removesuffix("'")) for word in line.split()[1:]]
-    assert len(set(pids)) == 12, line
+    assert len(set(pids)) == 14, line
     assert all(map(is_there, pids)), line
     return pids
 
@@ -382,3 +385,89 @@ def switches(pid: int) -> str:
     """Return the count of a process's own context switches: each is a wait."""
     status = Path(f'/proc/{pid}/status').read_text()
     return next(line for line in status.splitlines() if line.startswith('voluntary_ctxt_switches'))
+
+
+BARE: Final = '''
+    import os, subprocess, time
+
+    def strip():
+        import resource
+        resource.setrlimit(10, (0, 0))
+
+    class Worker:
+        """Starts a process that bears no mark at all and is nobody's child."""
+
+        def run(self):
+            script = 'sleep 1000 & echo bare $!'
+            subprocess.Popen(['/usr/bin/setsid', '/bin/sh', '-c', script], env={}, preexec_fn=strip).wait()
+            time.sleep(1000)
+'''
+
+
+def test_what_bears_no_mark_any_more_does_not_outlive_the_pool_of_a_command(tmp_path: Path) -> None:
+    with pool(tmp_path, BARE, memory_backend='rss') as running:
+        (line,) = running.hear('bare')
+        bare = int(line.split()[1])
+
+        assert running.stop() == 0
+
+        left = list(filter(is_there, [bare]))
+        has_gone(left)
+        assert left == []
+
+
+def test_a_child_that_the_command_had_before_it_was_one_is_left_alone(tmp_path: Path) -> None:
+    python = ['/bin/sh', '-c', 'sleep 1000 & echo before $!; exec "$@"', 'sh', sys.executable]
+    with pool(tmp_path, IDLE, python=python, memory_backend='rss') as running:
+        (line,) = running.hear('before')
+        before = int(line.split()[1])
+        running.wait_for('worker-ready')
+        running.send(signal.SIGTERM)
+        assert running.process.wait(DEADLINE) == 0
+
+        assert is_there(before)
+        kill(before)
+
+
+IDLE: Final = """
+    import time
+
+    def Worker():
+        time.sleep(1000)
+"""
+
+
+def kill_all_who_bury(running: Pool) -> None:
+    """Kill supervisor, undertaker and fork server, none of which has the time to act for another."""
+    those = [running.pid, *(running.helper(f'sergeant-linux: {title}') for title in ('undertaker', 'fork server'))]
+    for signum in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in those:
+            kill(pid, signum)
+    running.process.wait(DEADLINE)
+
+
+def test_what_a_predecessor_has_left_is_ended_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'two').mkdir()
+    os.mkfifo(tmp_path / 'one' / 'cue')
+    with pool(tmp_path / 'one', BROODER, memory_backend='rss') as predecessor:
+        brood = brood_of(predecessor)
+        kill_all_who_bury(predecessor)
+        assert any(map(is_there, brood))
+
+        with pool(tmp_path / 'two', IDLE, memory_backend='rss') as running:
+            (record,) = running.wait_for('leftovers')
+
+            has_gone(brood)
+            assert record['level'] == 'warning' and record['processes'] >= 14
+            running.wait_for('worker-ready')
+
+
+def test_what_a_living_neighbour_has_started_is_left_alone_at_the_start(brooder: Pool, tmp_path: Path) -> None:
+    brood = brood_of(brooder)
+    (tmp_path / 'two').mkdir()
+    with pool(tmp_path / 'two', IDLE, memory_backend='rss') as running:
+        running.wait_for('worker-ready')
+
+        assert not running.find('leftovers')
+        assert all(map(is_there, brood))
