@@ -10,10 +10,10 @@ weaker. `rss` leaves cgroups alone altogether. A measure other than RSS is a wis
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, Literal
 
-from sergeant_linux.containment.leaves import Limits
+from sergeant_linux.containment.leaves import Leaves, Limits
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.host import resources
 from sergeant_linux.host.delegation import Home, NotOurs, find_home, what_brings
@@ -32,9 +32,12 @@ LEAF_KNOBS: Final[dict[str, tuple[str, str, Callable[[float], str]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a run does here. `why_not`: the reason for not doing better, None when there is nothing better."""
+    """What a run does here. `why_not`: the reason for not doing better, None when there is nothing better.
 
-    memory: Literal['cgroup', 'rss']
+    memory `off`: the kernel was to bound it, and somebody has switched the controller off.
+    """
+
+    memory: Literal['cgroup', 'rss', 'off']
     containment: Literal['cgroup', 'search']
     home: Home | None
     why_not: str | None
@@ -83,13 +86,25 @@ def without_cgroups(policy: Policy, why: NotOurs) -> Choice:
     return Choice('rss', 'search', None, str(why))
 
 
+def in_force(choice: Choice, leaves: Leaves | None) -> Choice:
+    """Return what of a choice holds now: others can write cgroups, too."""
+    off = leaves.switched_off() if leaves is not None else frozenset()
+    if leaves is None or not off:
+        return choice
+    names = ', '.join(sorted(off))
+    why_not = f'{names} was switched off in {leaves.pool.path}; before the next worker it is switched on again'
+    is_off = choice.memory == 'cgroup' and 'memory' in off
+    return replace(choice, memory='off' if is_off else choice.memory, why_not=why_not)
+
+
 def limits_of(policy: Policy, home: Home | None = None) -> Limits:
     """Return what is to be written into each leaf, and into the pool's folder in this home."""
     required: dict[str, str] = {}
     optional: dict[str, str] = {}
     pool: dict[str, str] = {}
     needed = set()
-    if policy.memory_measure == 'rss':
+    has_memory = home is not None and 'memory' in home.cgroup.controllers()
+    if has_memory and policy.memory_measure == 'rss':
         optional['memory.oom.group'] = '1'
         if policy.max_worker_memory_usage is not None:
             required['memory.max'] = str(policy.max_worker_memory_usage)
@@ -99,7 +114,7 @@ def limits_of(policy: Policy, home: Home | None = None) -> Limits:
     if policy.pool_memory_max is not None:
         needed.add('memory')
         pool['memory.max'] = str(policy.pool_memory_max)
-    if home is not None and 'memory' in home.cgroup.controllers():
+    if home is not None and has_memory:
         pool['memory.high'] = _or_max(resources.high_for_workers(policy, list(home.cgroup.walk_up())))
     for name, (controller, file, as_text) in LEAF_KNOBS.items():
         value = getattr(policy, name)

@@ -29,10 +29,10 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 from weakref import WeakSet
 
 from sergeant_linux.core.result import MemoryEvidence, OomScope
@@ -52,8 +52,10 @@ BOUNDS: Final = {'cgroup.max.depth': 16, 'cgroup.max.descendants': 256}
 LOOKED_AT: Final = 1024
 """Steps of a walk below a leaf, at most: twice as many as cgroups."""
 
-Complain: TypeAlias = Callable[[str, OSError], None]
-"""Takes the path of a cgroup that can't be removed, and why."""
+class Warn(Protocol):
+    """What is to be warned about: a line, what kind of event it is, and its fields."""
+
+    def __call__(self, message: str, event: str, **fields: object) -> None: ...
 
 MOVE_ATTEMPTS: Final = 100
 
@@ -75,6 +77,16 @@ class Limits:
     needed: frozenset[str]
     pool: Mapping[str, str]
 
+    def write(self, leaf: Cgroup) -> None:
+        """Put them in force in a leaf. Raises OSError."""
+        for file, bound in BOUNDS.items():
+            leaf.write(file, bound)
+        for file, value in self.required.items():
+            leaf.write(file, value)
+        for file, value in self.optional.items():
+            with suppress(FileNotFoundError):
+                leaf.write(file, value)
+
 
 class Leaf:
     """The cgroup of one life."""
@@ -87,8 +99,7 @@ class Leaf:
         self._kills = 0
         self._pool_ooms = pool.ooms() if has_memory else 0
         self.directory = cgroup.open()
-        if has_memory:
-            pool.leaves.add(self)
+        pool.leaves.add(self)
 
     def close_directory(self) -> None:
         """Let go of the descriptor that is passed to whoever is to be born here."""
@@ -111,6 +122,13 @@ class Leaf:
             return False
         self.cgroup.write('memory.max', 'max' if limit is None else limit)
         return True
+
+    def restore(self, limits: Limits) -> None:
+        """A controller was off, and is on again: put the limits in force, and count from the beginning."""
+        limits.write(self.cgroup)
+        if self._has_memory:
+            self.cgroup.write('memory.max', 'max' if self._limit is None else self._limit)
+        self._kills = self._pool_ooms = 0
 
     def memory_now(self) -> int | None:
         """Return memory.current in bytes."""
@@ -272,10 +290,10 @@ class PoolLimit:
 class Leaves:
     """The cgroups of one pool, from the first to the last."""
 
-    def __init__(self, home: Home, limits: Limits, *, name: str, complain: Complain) -> None:
+    def __init__(self, home: Home, limits: Limits, *, name: str, warn: Warn) -> None:
         """Take the home into use. Raises `NotOurs` when it can't be, and then nothing has changed."""
         self.home = home
-        self._complain = complain
+        self._warn = warn
         self._limits = limits
         self._has_complained = False
         self._has_made_room = False
@@ -284,7 +302,8 @@ class Leaves:
             available = home.cgroup.controllers()
             wanted = limits.needed | ({'memory'} & available)
             self.has_memory = 'memory' in available
-            clean_up_predecessors(home.cgroup, complain)
+            self._wanted = wanted
+            clean_up_predecessors(home.cgroup, warn)
             self._enable(wanted - home.cgroup.enabled())
             self.pool, self._lock = self._make_pool(name)
             self._pool_limit = PoolLimit(self.pool)
@@ -371,6 +390,7 @@ class Leaves:
 
     def leaf(self, life: int) -> Leaf:
         """Make the leaf of a life, with its limits in force. Raises OSError."""
+        self._restore()
         cgroup = self._make_leaf(f'life-{life}')
         limit = self._limits.required.get('memory.max')
         try:
@@ -379,18 +399,36 @@ class Leaves:
             cgroup.remove()
             raise
 
+    def switched_off(self) -> frozenset[str]:
+        """Return the controllers that were enabled for leaves and aren't any more: somebody has written there."""
+        with suppress(OSError):
+            return self._wanted - self.pool.enabled()
+        return frozenset()
+
+    def _restore(self) -> None:
+        """Enable again what was switched off: no worker is started without what it was promised. Raises OSError."""
+        missing = self.switched_off()
+        if not missing:
+            return
+        for cgroup in (self.home.cgroup, self.pool):
+            cgroup.write('cgroup.subtree_control', ' '.join(f'+{name}' for name in sorted(missing)))
+        for file, value in self._limits.pool.items():
+            self.pool.write(file, value)
+        for leaf in self._pool_limit.leaves:
+            with suppress(OSError):  # it is over, and removed
+                leaf.restore(self._limits)
+        names = ', '.join(sorted(missing))
+        message = (
+            f'somebody switched {names} off in {self.pool.path}: it is on again, and limits are in force again; '
+            'for workers that ran meanwhile only what they take from now on counts'
+        )
+        self._warn(message, 'controllers-restored', cgroup=self.pool.path, controllers=sorted(missing))
+
     def _make_leaf(self, name: str) -> Cgroup:
         cgroup = self.pool.child(name)
         cgroup.make()
         try:
-            for file, bound in BOUNDS.items():
-                cgroup.write(file, bound)
-            for file, value in self._limits.required.items():
-                if self.has_memory or not file.startswith('memory.'):
-                    cgroup.write(file, value)
-            for file, value in self._limits.optional.items():
-                with suppress(FileNotFoundError):
-                    cgroup.write(file, value)
+            self._limits.write(cgroup)
         except OSError:
             cgroup.remove()
             raise
@@ -400,7 +438,7 @@ class Leaves:
         """Tell that a cgroup stays, the first time: what keeps one of them mostly keeps all."""
         if not self._has_complained:
             self._has_complained = True
-            self._complain(path, error)
+            warn_of_remains(path, error, self._warn)
 
     def close(self) -> None:
         """Remove the pool's folder (its leaves are gone or going), and give the home back as it was if no neighbour
@@ -428,7 +466,7 @@ class Leaves:
                 leaf.remove()
 
 
-def clean_up_predecessors(home: Cgroup, complain: Complain) -> None:
+def clean_up_predecessors(home: Cgroup, warn: Warn) -> None:
     """Kill and remove the folders of pools whose supervisors are dead; what remains is told, and harms nobody."""
     deadline = time.monotonic() + FOLDER_PATIENCE
     for pool in home.children():
@@ -438,9 +476,13 @@ def clean_up_predecessors(home: Cgroup, complain: Complain) -> None:
             if (lock := locked(pool)) is not None:
                 try:
                     if (error := end(pool, deadline)) is not None:
-                        complain(pool.path, error)
+                        warn_of_remains(pool.path, error, warn)
                 finally:
                     os.close(lock)
+
+
+def warn_of_remains(path: str, error: OSError, warn: Warn) -> None:
+    warn(f'a cgroup that is over remains: {path} ({explain(error)})', 'cgroup-remains', cgroup=path)
 
 
 def locked(pool: Cgroup) -> int | None:

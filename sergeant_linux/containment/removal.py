@@ -11,12 +11,12 @@ the pool tries once more. What is killed here falls to the supervisor and is rea
 program nobody else does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from sergeant_linux.containment.leaves import Complain, Leaf, is_final
+from sergeant_linux.containment.leaves import Leaf, is_final
 from sergeant_linux.containment.search import reap
 from sergeant_linux.core.deadlines import Deadlines
 
@@ -52,7 +52,7 @@ class _Removal:
 class Graves:
     """All leaves of lives that have ended, by life; `complain` is told what can't be removed."""
 
-    def __init__(self, complain: Complain) -> None:
+    def __init__(self, complain: Callable[[str, OSError], None]) -> None:
         self._complain = complain
         self._graves: dict[int, _Grave] = {}
         self._removals: dict[int, _Removal] = {}

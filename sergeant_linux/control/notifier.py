@@ -182,7 +182,7 @@ class Notifier:
 
     def _text(self) -> str:
         """Return the one line for people."""
-        pool, choice, trouble = self._pool, self._status.choice, self._journal.recent.last_trouble
+        pool, choice, trouble = self._pool, self._status.in_force(), self._journal.recent.last_trouble
         reload = pool.last_reload
         ready = f'{pool.ready} of {pool.wanted} workers are ready'
         if pool.stopping:

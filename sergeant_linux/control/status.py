@@ -48,7 +48,7 @@ class Status:
         recent: Recent,
     ) -> None:
         self.name = ''
-        self.choice: Choice | None = None
+        self.in_force: Callable[[], Choice | None] = lambda: None
         self._pool = pool
         self._memory = memory
         self._alive = alive
@@ -90,7 +90,7 @@ class Status:
     def picture(self) -> Picture:
         """Return the whole picture; its form is documented in the README."""
         now = time.monotonic()
-        snapshot, policy, choice = self._pool.snapshot(now), self._pool.policy, self.choice
+        snapshot, policy, choice = self._pool.snapshot(now), self._pool.policy, self.in_force()
         slots = [
             {
                 'slot': slot.number,

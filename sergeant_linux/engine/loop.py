@@ -20,7 +20,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
-from sergeant_linux.containment.choice import choose, limits_of, without_cgroups
+from sergeant_linux.containment.choice import choose, in_force, limits_of, without_cgroups
 from sergeant_linux.containment.leaves import Leaves
 from sergeant_linux.containment.removal import Graves
 from sergeant_linux.containment.search import Stragglers, end_leftovers, reap
@@ -220,8 +220,8 @@ class Loop:
             choice = choose(policy)
             if choice.home is not None:
                 try:
-                    limits, complain = limits_of(policy, choice.home), self._tell_cgroup_remains
-                    self._leaves = Leaves(choice.home, limits, name=self.pool_name, complain=complain)
+                    warn = partial(self._journal.note, logging.WARNING)
+                    self._leaves = Leaves(choice.home, limits_of(policy, choice.home), name=self.pool_name, warn=warn)
                 except NotOurs as error:
                     choice = without_cgroups(policy, error)
         except NotOurs as error:
@@ -232,7 +232,7 @@ class Loop:
             self._memory = MeterWatch(policy, self._meter, self._found)
         if self._leaves is not None:
             self._estate.folders.append(self._leaves.pool.path)
-        self._status.choice = choice
+        self._status.in_force = lambda: in_force(choice, self._leaves)
         fields = {'memory': choice.memory, 'containment': choice.containment, 'why_not': choice.why_not}
         self._journal.note(logging.INFO, str(choice), 'backend', **fields)
 
@@ -557,10 +557,6 @@ class Loop:
     def _cannot_remove_leaf(self, path: str, error: OSError) -> None:
         if self._leaves is not None:
             self._leaves.cannot_remove(path, error)
-
-    def _tell_cgroup_remains(self, path: str, error: OSError) -> None:
-        message = f'a cgroup that is over remains: {path} ({explain(error)})'
-        self._journal.note(logging.WARNING, message, 'cgroup-remains', cgroup=path)
 
     def _sweep(self) -> None:
         began = time.monotonic()

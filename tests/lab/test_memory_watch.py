@@ -33,11 +33,11 @@ class TestCgroupWatch(MemoryWatchContract):
     @pytest.fixture
     def bench(self, home: Cgroup) -> Iterator[Bench]:
         owner = Home(KernelsCgroup(str(home.path), str(home.path)), Title.NAMED)
-        remains: list[str] = []
+        warned: list[str] = []
         limits = Limits({}, {}, frozenset({'memory'}), {})
-        leaves = Leaves(owner, limits, name='watched', complain=lambda path, error: remains.append(path))
+        leaves = Leaves(owner, limits, name='watched', warn=lambda message, event, **fields: warned.append(message))
         bench = CgroupBench(leaves.leaf(LIFE))
         yield bench
         bench.end()
         leaves.close()
-        assert remains == []
+        assert warned == []
