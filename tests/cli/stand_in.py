@@ -111,6 +111,7 @@ class StandIn:
         if play is None:  # another test's `ps` asks every pool of the host
             reply.failed('unknown-verb', f'nothing is recorded of {verb}')
             return
+        self.asked.append((verb, dict(args)))  # first: who has the answer may look
         try:
             result = play if isinstance(play, dict) else play(dict(args), reply.event)
         except Refusal as refusal:
@@ -127,7 +128,6 @@ class StandIn:
                     self._claim.close()
                     self._has_left = True
         with self._news:
-            self.asked.append((verb, dict(args)))
             self._news.notify_all()
 
     def _on_error(self, error: Exception) -> None:

@@ -42,23 +42,24 @@ can_be_alone = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(('argv', 'environ', 'asked'), [
-    (['--name', 'a'], {}, 'a'),
-    (['--name', 'a'], {'SERGEANT_LINUX_NAME': 'b'}, 'a'),
-    (['--name', 'a'], {'SERGEANT_LINUX_CONTROL_SOCKET': '{b}'}, 'a'),
-    (['--control-socket', '{a}'], {'SERGEANT_LINUX_NAME': 'b'}, 'a'),
+    (['--name', '{A}'], {}, 'a'),
+    (['--name', '{A}'], {'SERGEANT_LINUX_NAME': '{B}'}, 'a'),
+    (['--name', '{A}'], {'SERGEANT_LINUX_CONTROL_SOCKET': '{b}'}, 'a'),
+    (['--control-socket', '{a}'], {'SERGEANT_LINUX_NAME': '{B}'}, 'a'),
     (['--control-socket', '{a}'], {'SERGEANT_LINUX_CONTROL_SOCKET': '{b}'}, 'a'),
-    ([], {'SERGEANT_LINUX_NAME': 'a'}, 'a'),
+    ([], {'SERGEANT_LINUX_NAME': '{A}'}, 'a'),
     ([], {'SERGEANT_LINUX_CONTROL_SOCKET': '{a}'}, 'a'),
-    ([], {'SERGEANT_LINUX_CONTROL_SOCKET': '{a}', 'SERGEANT_LINUX_NAME': 'b'}, 'a'),
-    ([], {'SERGEANT_LINUX_CONTROL_SOCKET': '', 'SERGEANT_LINUX_NAME': 'a'}, 'a'),
-    ([], {'SERGEANT_LINUX_CONTROL_SOCKET': 'auto', 'SERGEANT_LINUX_NAME': 'a'}, 'a'),
+    ([], {'SERGEANT_LINUX_CONTROL_SOCKET': '{a}', 'SERGEANT_LINUX_NAME': '{B}'}, 'a'),
+    ([], {'SERGEANT_LINUX_CONTROL_SOCKET': '', 'SERGEANT_LINUX_NAME': '{A}'}, 'a'),
+    ([], {'SERGEANT_LINUX_CONTROL_SOCKET': 'auto', 'SERGEANT_LINUX_NAME': '{A}'}, 'a'),
 ])
 def test_an_option_counts_before_a_variable_and_a_socket_before_a_name(
     tmp_path: Path, argv: list[str], environ: dict[str, str], asked: str,
 ) -> None:
-    with stand_in(tmp_path, 'a', health=HEALTHY) as a, stand_in(tmp_path, 'b', health=HEALTHY) as b:
-        argv = [each.format(a=a.path, b=b.path) for each in argv]
-        environ = {key: value.format(a=a.path, b=b.path) for key, value in environ.items()}
+    called = {'A': f'a-{os.getpid()}', 'B': f'b-{os.getpid()}'}  # tests that run beside this one have pools, too
+    with stand_in(tmp_path, called['A'], health=HEALTHY) as a, stand_in(tmp_path, called['B'], health=HEALTHY) as b:
+        argv = [each.format(a=a.path, b=b.path, **called) for each in argv]
+        environ = {key: value.format(a=a.path, b=b.path, **called) for key, value in environ.items()}
         done = say('health', *argv, XDG_RUNTIME_DIR=str(tmp_path), **environ)
         assert (done.returncode, done.stderr) == (0, '')
         assert [len(pool.asked) for pool in (a, b)] == [asked == 'a', asked == 'b']
