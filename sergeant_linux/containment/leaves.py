@@ -95,7 +95,7 @@ class Leaf:
         self.cgroup = cgroup
         self._pool = pool
         self._has_memory = has_memory
-        self._limit = limit
+        self.limit = limit
         self._kills = 0
         self._pool_ooms = pool.ooms() if has_memory else 0
         self.directory = cgroup.open()
@@ -116,19 +116,24 @@ class Leaf:
 
         Raises OSError.
         """
-        self._limit = limit
         has = self.memory_now() or 0
         if limit is not None and has > ROOM * limit:
+            self.limit = limit
             return False
-        self.cgroup.write('memory.max', 'max' if limit is None else limit)
+        self.write_limit(limit)
         return True
 
     def restore(self, limits: Limits) -> None:
         """A controller was off, and is on again: put the limits in force, and count from the beginning."""
         limits.write(self.cgroup)
         if self._has_memory:
-            self.cgroup.write('memory.max', 'max' if self._limit is None else self._limit)
+            self.cgroup.write('memory.max', 'max' if self.limit is None else self.limit)
         self._kills = self._pool_ooms = 0
+
+    def write_limit(self, limit: int | None) -> None:
+        """Write a limit, in bytes, even if that takes pages away. Raises OSError."""
+        self.cgroup.write('memory.max', 'max' if limit is None else limit)
+        self.limit = limit
 
     def memory_now(self) -> int | None:
         """Return memory.current in bytes."""
@@ -143,7 +148,7 @@ class Leaf:
         kills = events.get('oom_kill', 0)
         stat = cgroup.table('memory.stat')
         return MemoryEvidence(
-            limit_bytes=self._limit,
+            limit_bytes=self.limit,
             peak_bytes=cgroup.number('memory.peak'),
             current_bytes=cgroup.number('memory.current'),
             oom_kills=kills,
@@ -161,7 +166,7 @@ class Leaf:
             return None
         match self._scope(events):
             case OomScope.WORKER:
-                size = format_size(self._limit) if self._limit is not None else 'its limit'
+                size = format_size(self.limit) if self.limit is not None else 'its limit'
                 why = f'--max-worker-memory-usage={size} is too little for it'
             case OomScope.POOL:
                 why = 'the pool has no more memory (--pool-memory-max)'

@@ -64,7 +64,7 @@ from sergeant_linux.core.exit import INTERNAL_ERROR
 from sergeant_linux.core.policy import AUTO, NONE, VARIABLE_PREFIX, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.units import format_size
-from sergeant_linux.engine import borrowed
+from sergeant_linux.engine import borrowed, limits
 from sergeant_linux.engine.fork_server import ForkServer
 from sergeant_linux.engine.generations import Generations
 from sergeant_linux.engine.hangs import Watchdog
@@ -474,15 +474,11 @@ class Loop:
 
     def _change_limits(self, leaves: Leaves, policy: Policy) -> None:
         """Where the kernel holds the limit: for new leaves, and for those in use."""
+        if isinstance(self._memory, CgroupWatch):
+            lifelines = [*self._unborn.values(), *self._alive.values()]
+            in_use = [lifeline.leaf for lifeline in lifelines if lifeline.leaf is not None]
+            limits.change(in_use, policy.max_worker_memory_usage, self._limiter)
         leaves.change_limits(limits_of(policy, leaves.home))
-        if not isinstance(self._memory, CgroupWatch):
-            return
-        limit, lower = policy.max_worker_memory_usage, {}
-        for lifeline in [*self._unborn.values(), *self._alive.values()]:
-            if lifeline.leaf is not None and not lifeline.leaf.change_limit(limit):
-                lower[f'{lifeline.leaf.cgroup.path}/memory.max'] = str(limit)
-        if lower:
-            self._limiter.write(lower)
 
     def _hung(self, life: int, reason: str, stacks: str | None) -> None:
         """A worker is taken for hung, and has been asked for its stacks."""
