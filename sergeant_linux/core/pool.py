@@ -14,20 +14,16 @@ The whole input of a pool is the list of these values with their times, and its 
 (`state`), of which another process can make the same pool (`restored`).
 """
 
-from dataclasses import dataclass, field
 from random import Random
-from typing import assert_never
 
-from sergeant_linux.core.afterlife import Afterlife
 from sergeant_linux.core.backoff import RestartBudget
-from sergeant_linux.core.commands import FIRST_GENERATION, Command, Leave, Scaled
+from sergeant_linux.core.commands import FIRST_GENERATION, Command, Leave
 from sergeant_linux.core.counters import Counters
 from sergeant_linux.core.events import (
     Event,
     GenerationFailed,
     GenerationServes,
     KillRequested,
-    LifeEvent,
     PolicyChanged,
     PoolKillRequested,
     PoolStartRequested,
@@ -43,60 +39,32 @@ from sergeant_linux.core.events import (
     Unpopulated,
 )
 from sergeant_linux.core.exit import CANT_LOAD, STOPPED
-from sergeant_linux.core.plain import Plain, plain, read
+from sergeant_linux.core.memoir import Going, Memoir
+from sergeant_linux.core.plain import Plain
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.reload import Reload
 from sergeant_linux.core.restart import Restart, Restarts
 from sergeant_linux.core.result import Request
 from sergeant_linux.core.rollout import Rollout
-from sergeant_linux.core.slot import PoolFacts, Slot, State
+from sergeant_linux.core.slot import PoolFacts, State
 from sergeant_linux.core.snapshot import Snapshot, take_picture
 from sergeant_linux.core.succession import Slots
-from sergeant_linux.core.token import Token
-
-
-@dataclass(slots=True)
-class Going:
-    """How far the pool has come itself. `opened`: the others were started; `status`: what it leaves with."""
-
-    opened: bool = False
-    status: int = STOPPED
-    left: bool = False
-
-
-@dataclass(slots=True)
-class Written:
-    """All that a pool knows, as it is written down. Timers: who waits until when, in the order of being armed."""
-
-    facts: PoolFacts
-    going: Going
-    slots: list[Slot]
-    seats: int
-    version: int
-    token: Token
-    timers: list[tuple[int, float]]
-    afterlives: dict[int, Afterlife]
-    sweeps: list[tuple[int, float]]
-    reload: Reload | None
-    generations: int
-    restarts: dict[int, Restart] = field(default_factory=dict)
-    last_restart: Restart | None = None
 
 
 class Pool:
     """The decisions for one pool of workers."""
 
     def __init__(self, policy: Policy, rng: Random) -> None:
-        self._take_up(PoolFacts(policy, rng, RestartBudget(policy.restart_budget)))
+        self._begin(PoolFacts(policy, rng, RestartBudget(policy.restart_budget)), Going())
         for _ in range(policy.concurrent_workers):
             self._slots.add()
 
-    def _take_up(self, facts: PoolFacts) -> None:
+    def _begin(self, facts: PoolFacts, going: Going) -> None:
         self._facts = facts
+        self._going = going
         self._slots = Slots(facts)
         self._rollout = Rollout(self._slots)
         self._restarts = Restarts(self._slots)
-        self._going = Going()
 
     # The door.
 
@@ -105,22 +73,39 @@ class Pool:
 
         `now` is in seconds of the monotonic clock. A fact that comes late, about a life that is over, changes nothing.
         """
+        facts, slots = self._facts, self._slots
         match event:
             case TimePassed():
                 self._elapse(now)
             case TimeLost(seconds):
-                self._slots.lose_time(seconds)
+                slots.lose_time(seconds)
             case Unpopulated(life):
-                self._slots.afterlives.end(life)
-            case GenerationServes() | GenerationFailed():
-                self._hear_of_generation(event, now)
-            case PoolStartRequested() | PoolStopRequested() | PoolKillRequested() | PolicyChanged():
-                self._obey(event, now)
-            case ScaleRequested() | RestartRequested() | ReloadRequested():
-                if not self._facts.stopping:
-                    self._grant(event, now)
+                slots.afterlives.end(life)
+            case GenerationServes(generation, broken):
+                self._rollout.serves(generation, broken, now)
+                if broken is not None and generation == FIRST_GENERATION and not facts.ever_ready:
+                    self._stop(CANT_LOAD, now)
+            case GenerationFailed(generation, reason):
+                self._rollout.failed(generation, reason, now)
+            case PolicyChanged(policy):
+                self._change_policy(policy, now)
+            case PoolStartRequested():
+                slots.step(slots.by_number[0].incumbent, StartRequested(), now)
+            case PoolStopRequested(status):
+                self._stop(status, now)
+            case PoolKillRequested():
+                self._kill(now)
+            case ScaleRequested() | RestartRequested() | ReloadRequested() if facts.stopping:
+                pass
+            case ScaleRequested(by, busy):
+                slots.scale(by, busy, now)
+            case RestartRequested(numbers):
+                self._restarts.ask(numbers, now)
+            case ReloadRequested():
+                self._rollout.ask(now)
             case _:
-                self._hear_of_life(event, now)
+                if (seat := slots.by_life.get(event.life)) is not None:
+                    slots.step(seat, event, now)
         self._converge(now)
         self._leave_if_at_rest()
         return self._slots.take_out()
@@ -131,47 +116,6 @@ class Pool:
         return min((due for due in dues if due is not None), default=None)
 
     # Events.
-
-    def _hear_of_life(self, event: LifeEvent, now: float) -> None:
-        seat = self._slots.by_life.get(event.life)
-        if seat is not None and not isinstance(event, Unpopulated):
-            self._slots.step(seat, event, now)
-
-    def _hear_of_generation(self, event: GenerationServes | GenerationFailed, now: float) -> None:
-        if isinstance(event, GenerationFailed):
-            self._rollout.failed(event.generation, event.reason, now)
-            return
-        self._rollout.serves(event.generation, event.broken, now)
-        if event.broken is not None and event.generation == FIRST_GENERATION and not self._facts.ever_ready:
-            self._stop(CANT_LOAD, now)
-
-    def _obey(
-        self, event: PoolStartRequested | PoolStopRequested | PoolKillRequested | PolicyChanged, now: float
-    ) -> None:
-        match event:
-            case PoolStartRequested():
-                self._slots.step(self._slots.by_number[0].incumbent, StartRequested(), now)
-            case PoolStopRequested(status):
-                self._stop(status, now)
-            case PoolKillRequested():
-                self._stop(STOPPED, now)
-                for seat in self._slots.all_seats():
-                    self._slots.step(seat, KillRequested(), now)
-            case PolicyChanged(policy):
-                self._change_policy(policy, now)
-            case _:
-                assert_never(event)
-
-    def _grant(self, event: ScaleRequested | RestartRequested | ReloadRequested, now: float) -> None:
-        match event:
-            case ScaleRequested(by, busy):
-                self._scale(by, busy, now)
-            case RestartRequested(slots):
-                self._restarts.ask(slots, now)
-            case ReloadRequested():
-                self._rollout.ask(now)
-            case _:
-                assert_never(event)
 
     def _elapse(self, now: float) -> None:
         """Let every timer run out whose time has come. What follows from one may make the next one pointless."""
@@ -190,27 +134,11 @@ class Pool:
             for seat in self._slots.all_seats():
                 self._slots.step(seat, StopRequested(Request.STOP, half, half), now)
 
-    def _scale(self, by: int, busy: frozenset[int], now: float) -> None:
-        """Have `by` workers more, or less, never less than one. First those go that don't work: they aren't running, or
-        their life isn't among the `busy`; of several, the youngest."""
-        before = self._slots.staying
-        after = max(1, before + by)
-
-        def worth(slot: Slot) -> tuple[bool, bool, int]:
-            life = slot.incumbent.life
-            number = life.number if life is not None else self._facts.lives + 1 + slot.number
-            return slot.incumbent.state is State.RUNNING, number in busy, -number
-
-        if after < before:
-            for slot in sorted(self._slots.those_that_stay(), key=worth)[: before - after]:
-                if self._rollout.reload is not None:
-                    self._rollout.reload.leave_out(slot.number)
-                self._slots.retire(slot, now)
-        for _ in range(before, after):
-            slot = self._slots.add()
-            if self._facts.ever_ready:
-                self._slots.step(slot.incumbent, StartRequested(), now)
-        self._slots.put_out(Scaled(before, after))
+    def _kill(self, now: float) -> None:
+        """Stop without waiting for anybody."""
+        self._stop(STOPPED, now)
+        for seat in self._slots.all_seats():
+            self._slots.step(seat, KillRequested(), now)
 
     def _change_policy(self, policy: Policy, now: float) -> None:
         """Go by this policy from now on. Timers that run already keep their time, but for a lifetime."""
@@ -243,8 +171,7 @@ class Pool:
         del slots.changed[number]
         if number in slots.by_number:
             slots.settle(slots.by_number[number], now)
-        if number in slots.by_number:
-            self._rollout.see_slot(slots.by_number[number], now)
+        self._rollout.see_slot(number, now)
         self._restarts.see_slot(number)
 
     def _open(self, now: float) -> bool:
@@ -324,36 +251,12 @@ class Pool:
 
     def state(self) -> Plain:
         """Return all that the pool knows but its policy and chance, as JSON can hold it."""
-        slots, last = self._slots, self._restarts.last
-        return plain(
-            Written(
-                self._facts, self._going,
-                [slots.by_number[number] for number in sorted(slots.by_number)],
-                slots.seats, slots.version, slots.token, slots.timers.written(),
-                slots.afterlives.by_life, slots.afterlives.due.written(),
-                self._rollout.reload, self._rollout.generations, self._restarts.going_on, last,
-            )
-        )
+        return Memoir.of(self._slots, self._rollout, self._restarts, self._going).write()
 
     @classmethod
     def restored(cls, state: Plain, policy: Policy, rng: Random) -> 'Pool':
         """Return a pool that knows this, and goes on as the one that has written it down would."""
-        facts = read(PoolFacts, state['facts'], policy=policy, rng=rng)
-        written = read(Written, {**state, 'facts': state['facts']}, policy=policy, rng=rng, facts=facts)
-        pool = cls.__new__(cls)
-        pool._take_up(facts)
-        slots, rollout, restarts = pool._slots, pool._rollout, pool._restarts
-        pool._going = written.going
-        slots.seats, slots.version, slots.token = written.seats, written.version, written.token
-        slots.take_up(written.slots)
-        slots.afterlives.by_life = written.afterlives
-        for deadlines, entries in ((slots.timers, written.timers), (slots.afterlives.due, written.sweeps)):
-            for key, at in entries:
-                deadlines.arm(key, at)
-        rollout.reload, rollout.generations = written.reload, written.generations
-        restarts.going_on, restarts.last = written.restarts, written.last_restart
-        if restarts.last is not None:
-            restarts.last = restarts.going_on.get(restarts.last.number, restarts.last)
+        memoir, pool = Memoir.read(state, policy, rng), cls.__new__(cls)
+        pool._begin(memoir.facts, memoir.going)
+        memoir.take_up(pool._slots, pool._rollout, pool._restarts)
         return pool
-
-

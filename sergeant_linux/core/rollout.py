@@ -82,12 +82,17 @@ class Rollout:
 
     # What follows from the state.
 
-    def see_slot(self, slot: Slot, now: float) -> None:
-        """Have the worker of this slot replaced if it runs other code than it should; no reload is trying anything."""
-        reload, incumbent = self.reload, slot.incumbent
-        if reload is None or reload.phase in TRYING or slot.retiring or self.slots.facts.stopping:
-            return
-        if incumbent.state is not State.RUNNING:
+    def see_slot(self, number: int, now: float) -> None:
+        """Have the worker of this slot replaced if it runs other code than it should; one that goes is left out."""
+        reload, slot = self.reload, self.slots.by_number.get(number)
+        if reload is not None and (slot is None or slot.retiring):
+            reload.leave_out(number)
+        elif reload is not None and slot is not None and reload.phase not in TRYING:
+            self._see_code(reload, slot, now)
+
+    def _see_code(self, reload: Reload, slot: Slot, now: float) -> None:
+        incumbent = slot.incumbent
+        if incumbent.state is not State.RUNNING or self.slots.facts.stopping:
             return
         if slot.successor is None:
             reload.runs(slot.number, incumbent.current.generation)

@@ -29,6 +29,7 @@ from sergeant_linux.core.commands import (
     Disarm,
     EndStragglers,
     ReplaceSoon,
+    Scaled,
     Spawn,
     StopPool,
     WorkerExited,
@@ -100,6 +101,26 @@ class Slots:
         self.token.give_back(slot.number)
         for seat in list(slot.seats()):
             self.step(seat, self.planned(Request.SCALE_DOWN), now)
+
+    def scale(self, by: int, busy: frozenset[int], now: float) -> None:
+        """Have `by` workers more, or less, never less than one. First those go that don't work: they aren't running, or
+        their life isn't among the `busy`; of several, the youngest."""
+        before = self.staying
+        after = max(1, before + by)
+
+        def worth(slot: Slot) -> tuple[bool, bool, int]:
+            life = slot.incumbent.life
+            number = life.number if life is not None else self.facts.lives + 1 + slot.number
+            return slot.incumbent.state is State.RUNNING, number in busy, -number
+
+        if after < before:
+            for slot in sorted(self.those_that_stay(), key=worth)[: before - after]:
+                self.retire(slot, now)
+        for _ in range(before, after):
+            slot = self.add()
+            if self.facts.ever_ready:
+                self.step(slot.incumbent, StartRequested(), now)
+        self.put_out(Scaled(before, after))
 
     def those_that_stay(self) -> list[Slot]:
         """Return all slots that are not to go, by number."""

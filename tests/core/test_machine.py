@@ -93,6 +93,13 @@ WALKS: Final[dict[str, Callable[[], tuple[World, Walk]]]] = {
         ),
         Walk(left=0, depth=6, reloads=1, restarts=True),
     ),
+    'two slots that come and go in reloads, with none beside': lambda: (
+        World(
+            policy(concurrent_workers=2, max_surge=0, **{**ON_A_GRID, 'timeout_start': inf, 'timeout_drain': inf}),
+            FakeKernel(endings=(FINISHED,), watches_memory=False),
+        ).up_and_reloading(),
+        Walk(left=0, depth=5, reloads=2, scales_to=2),
+    ),
     'two slots in one reload': lambda: (
         World(
             policy(concurrent_workers=2, **{**ON_A_GRID, 'timeout_start': inf, 'timeout_drain': inf}),

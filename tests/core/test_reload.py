@@ -109,6 +109,19 @@ def test_a_worker_that_waits_for_its_restart_is_the_canary_where_nobody_runs() -
     assert orders(pool.loads()) == [Spawn(0, 2, 2)]
 
 
+def test_a_canary_whose_place_goes_is_followed_by_another_one() -> None:
+    pool = world(2, max_surge=0)
+    pool.happen(Exited(1, FINISHED))
+    pool.run()
+    pool.reload()
+    assert orders(pool.loads()) == [Drain(3)]
+
+    assert orders(pool.scale(-1))[:1] == [Drain(2)]
+    pool.settle()
+
+    assert (phase(pool), generations(pool)) == (Phase.DONE, [2])
+
+
 # A reload that does not.
 
 

@@ -58,7 +58,7 @@ class Walk:
         waiting = deque([(Trail(), put_aside(world), [*self.steps_from(world)])])
         while waiting:
             self.trail, frozen, steps = waiting.popleft()
-            yield partial(take_up, frozen, policy, endings)
+            yield partial(take_up, frozen, policy, endings, has_twin=True)
             if self.trail.length == self.depth:
                 continue
             for step in steps:
@@ -135,17 +135,19 @@ Frozen = tuple[str, bytes, float, list[float]]
 def put_aside(world: World) -> Frozen:
     """Return what is written down of a world."""
     kernel = pickle.dumps(replace(world.kernel, endings=()), pickle.HIGHEST_PROTOCOL)
-    return json.dumps(world.pool.state()), kernel, world.now, list(world.failure_restarts)
+    return json.dumps(world.state), kernel, world.now, list(world.failure_restarts)
 
 
-def take_up(frozen: Frozen, policy: Policy, endings: Sequence[Ending]) -> World:
-    """Return a world that is made of what was written down."""
+def take_up(frozen: Frozen, policy: Policy, endings: Sequence[Ending], *, has_twin: bool = False) -> World:
+    """Return a world that is made of what was written down. A step of a walk is taken by such a pool anyway; where the
+    future of a state is played, each further step is taken by a twin, too."""
     state, kernel, now, failure_restarts = frozen
     world = World.__new__(World)
     world.rng = Middle()
     world.pool = Pool.restored(json.loads(state), policy, world.rng)
     world.kernel = replace(pickle.loads(kernel), endings=endings)
     world.now, world.failure_restarts = now, list(failure_restarts)
+    world.listener, world.has_twin = None, has_twin
     world.forget()
     return world
 

@@ -29,12 +29,13 @@ from sergeant_linux.core.events import (
     from_written,
     written,
 )
-from sergeant_linux.core.plain import Plain, read
+from sergeant_linux.core.memoir import Memoir
+from sergeant_linux.core.plain import Plain
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.core.pool import Pool, Written
+from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.reload import TRYING
 from sergeant_linux.core.result import Outcome
-from sergeant_linux.core.slot import PoolFacts, Seat, Slot, State
+from sergeant_linux.core.slot import Seat, Slot, State
 from sergeant_linux.core.succession import AT_REST
 from tests.core.fake_kernel import FakeKernel, Phase, Process
 
@@ -73,7 +74,10 @@ class World:
         self.kernel = kernel if kernel is not None else FakeKernel()
         self.now = 0.0
         self.failure_restarts: list[float] = []
-        self._known: Written | None = None
+        self.listener: Callable[[Event, float, list[Command]], None] | None = None
+        self.has_twin = True
+        self._known: Memoir | None = None
+        self._state: Plain = None
 
     # What can be done to it.
 
@@ -181,12 +185,17 @@ class World:
     # What can be seen of it.
 
     @property
-    def known(self) -> Written:
+    def state(self) -> Plain:
+        """What the pool writes down."""
+        if self._state is None:
+            self._state = self.pool.state()
+        return self._state
+
+    @property
+    def known(self) -> Memoir:
         """What the pool knows, as it writes it down."""
         if self._known is None:
-            state = self.pool.state()
-            facts = read(PoolFacts, state['facts'], policy=self.pool.policy, rng=Middle())
-            self._known = read(Written, state, policy=self.pool.policy, rng=Middle(), facts=facts)
+            self._known = Memoir.read(self.state, self.pool.policy, self.rng)
         return self._known
 
     def slots(self) -> list[Slot]:
@@ -221,16 +230,20 @@ class World:
 
     def forget(self) -> None:
         """The pool is another one."""
-        self._known = None
+        self._known = self._state = None
 
     # What must never become false.
 
     def _take(self, event: Event) -> list[Command]:
-        twin = Pool.restored(as_json(self.pool.state()), self.pool.policy, deepcopy(self.rng))
+        twin = Pool.restored(as_json(self.state), self.pool.policy, deepcopy(self.rng)) if self.has_twin else None
         commands = self.pool.handle(event, self.now)
-        self._known = None
-        assert twin.handle(from_written(as_json(written(event))), self.now) == commands, 'the twin decides otherwise'
-        assert twin.state() == self.pool.state(), 'the twin knows something else'
+        self.forget()
+        if self.listener is not None:
+            self.listener(event, self.now, commands)
+        if twin is not None:
+            told = from_written(as_json(written(event)))
+            assert twin.handle(told, self.now) == commands, 'the twin decides otherwise'
+            assert twin.state() == self.state, 'the twin knows something else'
         for command in commands:
             if isinstance(command, ORDERS):
                 self.kernel.obey(command)
