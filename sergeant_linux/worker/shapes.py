@@ -24,6 +24,7 @@ from sergeant_linux.worker import ready
 from sergeant_linux.worker.report import Outcome, ReturnCode
 from sergeant_linux.worker.sergeant.stop_guard import StopGuard
 from sergeant_linux.worker.sergeant.tally import Tally
+from sergeant_linux.worker.sergeant.view import View
 
 
 def live(module_name: str, attribute_name: str, gate: socket.socket, pen: Pen | None) -> Outcome:
@@ -90,11 +91,11 @@ def _run_sergeant(target: type[Any], gate: socket.socket, pen: Pen | None) -> Ou
         worker = target()
         worker.init_worker()
         if _has_the_ancestors(worker, 'work_loop'):
-            _announce_after_initialize(worker, gate, pen)
+            summary = _ancestor().work_loop(_announcing_after_initialize(worker, gate, pen))
         else:
             _count(worker, pen, asks=False)
             ready.ready()
-        summary = worker.work_loop()
+            summary = worker.work_loop()
     except BaseException as exception:
         if _is_a(exception, 'WorkerRespawn'):
             return Outcome(ReturnCode.ASKED_TO_RESPAWN)
@@ -104,27 +105,29 @@ def _run_sergeant(target: type[Any], gate: socket.socket, pen: Pen | None) -> Ou
     return _outcome_of(summary)._replace(received_stop_signal=_received_stop_signal(worker))
 
 
-def _announce_after_initialize(worker: Any, gate: socket.socket, pen: Pen | None) -> None:
-    """Have READY sent, its tasks counted, and the stop guard armed, at the moment the worker's `initialize()` returns.
-
-    The guard comes last: its way to get tasks must be the one that the worker's loop calls.
-    """
-    original = worker.initialize
+def _announcing_after_initialize(worker: Any, gate: socket.socket, pen: Pen | None) -> View:
+    """Return a view of the worker for the ancestor's loop, in which READY is sent, its tasks are counted, and the stop
+    guard is armed, at the moment the worker's `initialize()` returns."""
 
     def initialize() -> None:
-        original()
+        worker.initialize()
         guarded = _has_the_ancestors(worker, 'iterate_tasks')
-        _count(worker, pen, asks=guarded)
+        asks = _count(worker, pen, asks=guarded)
         if guarded:
-            StopGuard(worker, gate).arm()
+            StopGuard(worker, gate, asks).arm(view)
         ready.announce(drain=guarded)
 
-    worker.initialize = initialize
+    view = View(worker, initialize=initialize)
+    return view
 
 
-def _count(worker: Any, pen: Pen | None, *, asks: bool) -> None:
-    if pen is not None and getattr(worker, 'executor_obj', None) is not None:
-        Tally(worker, pen).attach(asks=asks)
+def _count(worker: Any, pen: Pen | None, *, asks: bool) -> Callable[[], None]:
+    """Count the worker's tasks, where that can be done; return what is to be called when its loop asks for some."""
+    if pen is None or getattr(worker, 'executor_obj', None) is None:
+        return lambda: None
+    tally = Tally(worker, pen)
+    tally.attach(asks=asks)
+    return tally.sign
 
 
 def _outcome_of(summary: Any) -> Outcome:

@@ -27,12 +27,9 @@ class Interrupter:
 
     def __init__(self, worker: Any) -> None:
         self._worker = worker
-        self._work = worker.work
         self._lock = threading.Lock()
         self._inside: set[int] = set()
         self._pushing = threading.Lock()
-        self._push_tasks = worker.push_tasks
-        worker.push_tasks = self._push_in_turn
         self.interrupted = False
         stop = sys.modules['sergeant.worker'].WorkerStop
         self._interruption: type[BaseException] = type('Interruption', (stop,), {})  # no WorkerStop of the task's own
@@ -47,29 +44,29 @@ class Interrupter:
     def work(self, *args: Any, **kwargs: Any) -> Any:
         """Do the task's work; when it is interrupted, put the task back and raise a WorkerStop."""
         if threading.current_thread() is threading.main_thread():  # it may hold the lock when interrupt_all() comes
-            return self._work(*args, **kwargs)
+            return self._worker.work(*args, **kwargs)
         try:
             return self._interruptible(threading.get_ident(), args, kwargs)
         except self._interruption:
             task = self._worker.executor_obj.get_current_task()
             if task is not None:
-                self._worker.push_tasks(kwargs_list=[task.kwargs], priority='HIGH')
+                self.push_in_turn(kwargs_list=[task.kwargs], priority='HIGH')
             raise
 
-    def _push_in_turn(self, *args: Any, **kwargs: Any) -> Any:
-        """Push tasks, one thread at a time.
+    def push_in_turn(self, *args: Any, **kwargs: Any) -> Any:
+        """Put tasks back, one thread at a time.
 
         A stop makes many threads put tasks back at once. The local broker has one SQLite connection for all of them,
         and Python 3.12 and newer may give two threads the same prepared statement: one task would be put back twice,
         the other lost.
         """
         with self._pushing:
-            return self._push_tasks(*args, **kwargs)
+            return self._worker.push_tasks(*args, **kwargs)
 
     def _interruptible(self, ident: int, args: Any, kwargs: Any) -> Any:
         try:
             self._enter(ident)
-            return self._work(*args, **kwargs)
+            return self._worker.work(*args, **kwargs)
         finally:
             try:
                 self._leave(ident)

@@ -26,14 +26,16 @@ Decision. `bar` says what may pass now, `wish` what was asked for. The handlers 
 supervisor writes to the gate, and knocks) note the wish and deliver the stop at once if it passes the bar; else it is
 delivered when the bar next goes down that far. To deliver is to raise WorkerStop as the ancestor does, whose clean-up
 does the rest. The wish stays, so that a stop which the user's code has swallowed is delivered again at the next such
-moment. All of this is done by shadowing methods on the instances of the worker and its executor when `initialize()`
-has returned; until then the ancestor's handler is in place.
+moment. The ancestor's loop and its executors' functions run over views (view.py) of the worker and its executor, in
+which the methods that count here are ours; the guard is armed when `initialize()` has returned, and until then the
+ancestor's handler is in place.
 
 Python runs signal handlers in the main thread, between two bytecodes (docs: signal, "Execution of Python signal
 handlers"). So one assignment to `bar` is a border that no handler can straddle, and only `interrupt` needs a lock.
 
 Price. Between the last bytecode of the user's work() and `bar = CLOSED` a SIGTERM still has a finished task begun again
 (never lost). A class with an `iterate_tasks()` or `work_loop()` of its own has no guard: only that knows what it holds.
+Tasks that the user's code fetches or pushes by itself are not guarded: they are none of the loop's.
 """
 
 import enum
@@ -41,12 +43,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Generator
-from types import FrameType, GeneratorType
+from collections.abc import Callable, Generator
+from types import FrameType
 from typing import Any
 
 from sergeant_linux.wire import gate as gates
 from sergeant_linux.worker.sergeant.interrupt import Interrupter
+from sergeant_linux.worker.sergeant.view import View, put
 
 
 class Wish(enum.IntEnum):
@@ -68,22 +71,24 @@ class Bar(enum.IntEnum):
 class StopGuard:
     """Guards one sergeant worker whose `work_loop()` and `iterate_tasks()` are the ancestor's."""
 
-    def __init__(self, worker: Any, gate: socket.socket) -> None:
+    def __init__(self, worker: Any, gate: socket.socket, asks: Callable[[], None]) -> None:
+        """`asks` is called when the loop asks for tasks."""
         self._worker = worker
+        self._asks = asks
         self._gate = gate
         self._bar = Bar.CLOSED
         self._wish = Wish.NONE
         self._own_handler: Any = None  # the SIGTERM handler of a worker that does not use the ancestor's
         self._bar_while_working = Bar.CLOSED
         self._interrupter: Interrupter | None = None
-        self._loop: GeneratorType[Any, None, None] | None = None
 
-    def arm(self) -> None:
-        """Take over the stop signals and the worker's loop; in the main thread, when `initialize()` has returned."""
+    def arm(self, view: View) -> None:
+        """Take over the stop signals and the loop that runs over this view of the worker; in the main thread, when
+        `initialize()` has returned."""
         if self._worker.received_stop_signal:  # and swallowed by the worker's initialize()
             self._wish = Wish.SIGTERM
         self._take_over_signals()
-        self._take_over_loop()
+        self._take_over_loop(view)
         self._read_gate()  # a DRAIN that came before there was a handler
 
     # -- the wish -----------------------------------------------------------------------------------------------------
@@ -164,25 +169,27 @@ class StopGuard:
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
-    def _take_over_loop(self) -> None:
+    def _take_over_loop(self, view: View) -> None:
         worker, executor = self._worker, self._worker.executor_obj
         if executor is None:
             return
+        put(view, 'get_next_tasks', self._fetch)
+        put(view, 'handle_starvation', self._starve)
         kind = f'{type(executor).__module__}.{type(executor).__qualname__}'
         if kind == 'sergeant.executor.serial.SerialExecutor':
             self._bar_while_working = Bar.SIGTERM_ONLY
-            worker.work = self._closing_behind(worker.work)
+            executor = _guarded(executor, View(worker, work=self._work_and_close))
         elif kind == 'sergeant.executor.threaded.ThreadedExecutor' and self._own_handler is None:
             self._interrupter = Interrupter(worker)
-            worker.work = self._interrupter.work
+            put(view, 'push_tasks', self._interrupter.push_in_turn)
+            executor = _guarded(executor, View(worker, work=self._interrupter.work))
 
-        executor.execute_tasks = self._guarding(executor.execute_tasks)
-        worker.get_next_tasks = self._fetching(worker.get_next_tasks)
-        worker.handle_starvation = self._starving(worker.handle_starvation)
+        iterate_tasks = sys.modules['sergeant.worker'].Worker.iterate_tasks
+        put(view, 'iterate_tasks', lambda: iterate_tasks(view))
+        put(view, 'executor_obj', View(executor, execute_tasks=self._executing(executor.execute_tasks)))
 
-    def _guarding(self, execute_tasks: Any) -> Any:
-        def guarded_execute_tasks(tasks: 'GeneratorType[Any, None, None]') -> None:
-            self._loop = tasks
+    def _executing(self, execute_tasks: Any) -> Any:
+        def guarded_execute_tasks(tasks: Generator[Any, None, None]) -> None:
             handed_on = self._hand_on(tasks)
             try:
                 execute_tasks(tasks=handed_on)
@@ -207,32 +214,30 @@ class StopGuard:
             self._bar = Bar.CLOSED
             loop.close()
 
-    def _fetching(self, get_next_tasks: Any) -> Any:
-        def guarded_get_next_tasks(*args: Any, **kwargs: Any) -> Any:
-            if self._loop is None or sys._getframe(1) is not self._loop.gi_frame:
-                return get_next_tasks(*args, **kwargs)  # the user's code fetches tasks of its own
+    def _fetch(self, *args: Any, **kwargs: Any) -> Any:
+        self._asks()
+        self._lower(Bar.OPEN)
+        self._bar = Bar.CLOSED
+        tasks = self._worker.get_next_tasks(*args, **kwargs)
+        if not tasks:
             self._lower(Bar.OPEN)
+        return tasks
+
+    def _starve(self, *args: Any, **kwargs: Any) -> None:
+        self._lower(Bar.SIGTERM_ONLY)
+        self._worker.handle_starvation(*args, **kwargs)
+        self._lower(Bar.OPEN)
+
+    def _work_and_close(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._worker.work(*args, **kwargs)
+        finally:
             self._bar = Bar.CLOSED
-            tasks = get_next_tasks(*args, **kwargs)
-            if not tasks:
-                self._lower(Bar.OPEN)
-            return tasks
 
-        return guarded_get_next_tasks
 
-    def _starving(self, handle_starvation: Any) -> Any:
-        def guarded_handle_starvation(*args: Any, **kwargs: Any) -> None:
-            self._lower(Bar.SIGTERM_ONLY)
-            handle_starvation(*args, **kwargs)
-            self._lower(Bar.OPEN)
-
-        return guarded_handle_starvation
-
-    def _closing_behind(self, work: Any) -> Any:
-        def guarded_work(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return work(*args, **kwargs)
-            finally:
-                self._bar = Bar.CLOSED
-
-        return guarded_work
+def _guarded(executor: Any, worker: View) -> View:
+    """Return a view of one of the ancestor's executors that does its tasks with this view of the worker."""
+    view = View(executor, worker_object=worker)
+    for name in ('execute_tasks', 'execute_task'):
+        put(view, name, getattr(type(executor), name).__get__(view))
+    return view

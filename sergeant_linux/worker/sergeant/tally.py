@@ -1,20 +1,24 @@
 """The tally: counts a sergeant worker's tasks into its page, around the ancestor's own doing.
 
 Facts: both executors of the ancestor do each task in one call of `execute_task`, in the thread that works on it, and
-tell how it went by the worker's `post_work()`: when the time limit of the task has been lifted, before its `on_…()`.
+tell how it went in one call of their own `post_work`, which lifts the time limit of the task and calls the worker's.
 A WorkerStop, SystemExit or KeyboardInterrupt may leave `execute_task` without that. With a stop guard, a stop may come
 up to the end of work() and not after it.
-Consequence: `execute_task` is where a task begins and ends, `post_work()` is where its outcome is heard.
-Decision: both are shadowed on the instances, so that the class's own methods run as they would: the same arguments,
-results, exceptions. A task is done when its work() has returned. It has failed when that raised, timed out, or is to be
-retried; a task that is put back (requeued, stopped, respawned) is neither. A sign of life is given when the worker asks
-for tasks, and once that has been seen, at the end of each task. READY is one for a worker with the ancestor's loop,
-which is known to ask; one with a loop of its own may never do so, and then is not expected to.
-Price: some microseconds a task. An executor of the user's own is not counted.
+Consequence: `execute_task` is where a task begins and ends, `post_work` is where its outcome is heard.
+Decision: these two functions of the ancestor's executors, and the worker's `get_next_tasks`, are wrapped in the
+ancestor's classes, in this process: nothing is set on the user's objects, or on what is pickled with them. They are
+called as they would be: the same arguments, results, exceptions. Only one worker and its executor are counted. A task
+is done when its work() has returned. It has failed when that raised, timed out, or is to be retried; a task that is put
+back (requeued, stopped, respawned) is neither. A sign of life is given when the worker asks for tasks, and once that
+has been seen, at the end of each task. READY is one for a worker with the ancestor's loop, which is known to ask; one
+with a loop of its own may never do so, and then is not expected to.
+Price: some microseconds a task. An executor of the user's own is not counted, but as far as it uses the ancestor's
+`execute_task`; a `get_next_tasks()` of the user's own that doesn't use the ancestor's is seen by the stop guard alone.
 
 Invariant: what happens to a task is the same with a tally and without.
 """
 
+import functools
 import os
 import sys
 import threading
@@ -24,9 +28,12 @@ from typing import Any
 
 from sergeant_linux.wire.scoreboard import DONE, FAILED, SIGN, STARTED, Pen
 from sergeant_linux.worker.report import text_of
+from sergeant_linux.worker.sergeant.view import behind
 
 COUNTED = ('sergeant.executor.serial', 'SerialExecutor'), ('sergeant.executor.threaded', 'ThreadedExecutor')
 """The executors that are counted, and what is derived of them."""
+
+Function = Callable[..., Any]
 
 
 class Tally:
@@ -43,47 +50,55 @@ class Tally:
 
     def attach(self, *, asks: bool) -> None:
         """Begin to count. `asks`: the worker is known to ask for tasks, and is ready to."""
-        worker, executor = self._worker, self._worker.executor_obj
         os.register_at_fork(after_in_child=self._fall_silent)
-        worker.get_next_tasks = self._asking(worker.get_next_tasks)
-        if any(isinstance(executor, _class(*named)) for named in COUNTED):
-            executor.execute_task = self._counting(executor.execute_task)
-            worker.post_work = self._hearing(worker.post_work)
+        _wrap(_class('sergeant.worker', 'Worker'), 'get_next_tasks', self._asking)
+        for named in COUNTED:
+            _wrap(_class(*named), 'execute_task', self._counting)
+            _wrap(_class(*named), 'post_work', self._hearing)
         if asks:
-            self._sign()
+            self.sign()
 
     def _fall_silent(self) -> None:
         """A child of the worker is not the worker."""
         self._silent = True
         self._lock = threading.Lock()
 
-    def _sign(self) -> None:
+    def sign(self) -> None:
+        """Give a sign of life."""
         if not self._silent:
             self._gives_signs = True
             self._pen.times[SIGN] = time.monotonic()
 
-    def _asking(self, get_next_tasks: Callable[..., Any]) -> Callable[..., Any]:
-        def asking_get_next_tasks(*args: Any, **kwargs: Any) -> Any:
-            self._sign()
-            return get_next_tasks(*args, **kwargs)
+    def _is_ours(self, executor: Any) -> bool:
+        return not self._silent and behind(executor) is self._worker.executor_obj
+
+    def _asking(self, get_next_tasks: Function) -> Function:
+        def asking_get_next_tasks(worker: Any, *args: Any, **kwargs: Any) -> Any:
+            if worker is self._worker:
+                self.sign()
+            return get_next_tasks(worker, *args, **kwargs)
 
         return asking_get_next_tasks
 
-    def _hearing(self, post_work: Callable[..., Any]) -> Callable[..., Any]:
-        def heard_post_work(*args: Any, **kwargs: Any) -> Any:
-            if 'success' in kwargs:  # as the executors call it
-                self._outcome[threading.get_ident()] = None if kwargs['success'] else kwargs.get('exception')
-            return post_work(*args, **kwargs)
+    def _hearing(self, post_work: Function) -> Function:
+        def heard_post_work(executor: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return post_work(executor, *args, **kwargs)
+            finally:
+                if 'success' in kwargs and self._is_ours(executor):  # as the executors call it
+                    self._outcome[threading.get_ident()] = None if kwargs['success'] else kwargs.get('exception')
 
         return heard_post_work
 
-    def _counting(self, execute_task: Callable[..., Any]) -> Callable[..., Any]:
-        def counted_execute_task(*args: Any, **kwargs: Any) -> Any:
+    def _counting(self, execute_task: Function) -> Function:
+        def counted_execute_task(executor: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self._is_ours(executor):
+                return execute_task(executor, *args, **kwargs)
             thread = threading.get_ident()
             escaped: BaseException | None = None
             try:
                 self._begin(thread)
-                return execute_task(*args, **kwargs)
+                return execute_task(executor, *args, **kwargs)
             except BaseException as exception:
                 escaped = exception
                 raise
@@ -122,6 +137,12 @@ class Tally:
     def _publish(self, started: float) -> None:
         if not self._silent:
             self._pen.times[STARTED] = started
+
+
+def _wrap(class_: Any, name: str, wrapper: Callable[[Function], Function]) -> None:
+    """Have what `wrapper` makes of it take the place of a function of a class that the worker has imported."""
+    if class_:
+        setattr(class_, name, functools.wraps(getattr(class_, name))(wrapper(getattr(class_, name))))
 
 
 def _puts_back(exception: BaseException) -> bool:
