@@ -7,12 +7,18 @@ Consequence: one message is one JSON object of at most `MAX_MESSAGE` bytes; long
 mark.
 Decision: before GO the socket holds the worker back (no GO, no user code); after GO the same socket carries its
 reports. What comes from a worker is data (JSON), never code, and is never trusted to be well formed.
-Price: a worker that wants to say more than 64 KiB in one report can't.
+A worker's code may close every descriptor it finds, as daemonizing code does; then the gate's number is given to the
+next that is opened, a connection to a broker or to a customer. A descriptor is known by the device and inode of what it
+leads to (fstat(2)), so the worker's end looks before each use, and never uses nor closes what is another's.
+Price: a worker that wants to say more than 64 KiB in one report can't. One system call more for each use.
 
-Invariant: nothing here ever blocks longer than the patience the caller names, on either side.
+Invariants: nothing here ever blocks longer than the patience the caller names, on either side · what a `WorkersEnd`
+sends, takes and closes is the gate's.
 """
 
+import errno
 import json
+import os
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,6 +34,33 @@ Message = dict[str, Any]
 
 class Malformed(ValueError):
     """What the peer sent is no JSON object with a `type`; the text says what was wrong with it."""
+
+
+class WorkersEnd(socket.socket):
+    """The worker's end, in the hands of code that may close it without asking."""
+
+    def __init__(self, gate: socket.socket) -> None:
+        """Take over the descriptor of this gate."""
+        super().__init__(fileno=gate.detach())
+        self._is = os.fstat(self.fileno())
+
+    def is_ours(self) -> bool:
+        """Whether the descriptor still leads to the gate."""
+        try:
+            return os.path.samestat(os.fstat(self.fileno()), self._is)
+        except OSError:  # closed: by others, or by ourselves (-1)
+            return False
+
+    def close(self) -> None:
+        """Close it, where it is ours; else let go of the number."""
+        if self.is_ours():
+            super().close()
+        elif self.fileno() >= 0:
+            self.detach()
+
+
+def _is_lost(gate: socket.socket) -> bool:
+    return isinstance(gate, WorkersEnd) and not gate.is_ours()
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -70,6 +103,8 @@ def send(gate: socket.socket, message: Mapping[str, object], *, patience: float 
     Raises ValueError for a message that is too long.
     """
     data = encode(message)
+    if _is_lost(gate):
+        return False
     timeout = gate.gettimeout()
     try:
         gate.settimeout(patience)
@@ -77,7 +112,7 @@ def send(gate: socket.socket, message: Mapping[str, object], *, patience: float 
     except OSError:
         return False
     finally:
-        with suppress(OSError):  # the descriptor was closed by others, as daemonizing code does
+        with suppress(OSError):
             gate.settimeout(timeout)
     return True
 
@@ -86,8 +121,10 @@ def receive(gate: socket.socket, *, flags: int = 0) -> Message | None:
     """Return the next message; None at the peer's end. Raises BlockingIOError when there is none yet, and `Malformed`.
 
     A peer that dies with unread data shows as ECONNRESET *before* the messages it had sent; they are still there, so
-    read again (unix(7); seen on Linux 6.18).
+    read again (unix(7); seen on Linux 6.18). Raises OSError (EBADF) for a worker's end that is lost.
     """
+    if _is_lost(gate):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     try:
         data = gate.recv(MAX_MESSAGE + 1, flags)
     except ConnectionResetError:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
+from sergeant_linux.wire.gate import WorkersEnd
 from sergeant_linux.wire.scoreboard import Pen
 from sergeant_linux.worker import dump, heartbeat, leave, ready, report, shapes, threads
 
@@ -31,6 +32,7 @@ def run(
     code = int(report.ReturnCode.FAILED)
     try:
         leave.forget_inherited()
+        gate = WorkersEnd(gate)
         os.register_at_fork(after_in_child=gate.close)  # the worker's children have no voice
         ready.attach(gate)
         if stacks is not None:

@@ -6,6 +6,7 @@ Configured by WAY, and as those of `tests.worker.workers`.
 import ctypes
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterable
 from typing import Any
@@ -190,3 +191,44 @@ class Outlived:
                 journal('child goes on')
             finally:
                 os._exit(0)
+
+
+def close_all_and_connect() -> list[socket.socket]:
+    """Close every descriptor but those it talks to the test by, as daemonizing code does, and connect many sockets."""
+    kept = {0, 1, 2, int(os.environ['JOURNAL']), int(os.environ['CUE'])}
+    for fd in set(range(256)) - kept:
+        os.closerange(fd, fd + 1)
+    connected = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(64)]
+    for each in connected:
+        each.connect(os.environ['VICTIM'])
+    return connected
+
+
+class Reconnecting:
+    """Has sockets of its own under every number that was ours, and a child that has them, too; fails at last."""
+
+    def run(self) -> None:
+        connected = close_all_and_connect()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for each in connected:
+                    os.fstat(each.fileno())
+                journal('child has all')
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+        journal('connected')
+        wait_for_cue()
+        raise ValueError('no report of mine')
+
+
+class ReconnectingInATask(Worker):
+    """As that; says what it has got by its sockets."""
+
+    def work(self, task: objects.Task) -> None:
+        connected = close_all_and_connect()
+        journal('connected')
+        wait_for_cue()
+        journal(f'got {[each.recv(100).decode() for each in connected] == ["mail"] * len(connected)}')
+        os._exit(7)
