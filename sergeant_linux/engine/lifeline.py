@@ -51,7 +51,6 @@ class Lifeline:
         self.leaf = leaf
         self.page = page
         self.stacks = stacks
-        self.populated: set[str] = set()
         self.process: PidRef | None = None
         self.session_entry: int | None = None
         self.malformed = 0

@@ -20,9 +20,11 @@ from functools import partial
 from random import Random
 from typing import Final
 
+from sergeant_linux.containment.by_cgroup import ByCgroup
+from sergeant_linux.containment.by_search import BySearch
 from sergeant_linux.containment.choice import choose, in_force, limits_of, without_cgroups
 from sergeant_linux.containment.leaves import Leaves
-from sergeant_linux.containment.removal import Graves
+from sergeant_linux.containment.protocol import Containment, Together
 from sergeant_linux.containment.search import Stragglers, end_leftovers, reap
 from sergeant_linux.control import names
 from sergeant_linux.control.notifier import Notifier
@@ -128,7 +130,8 @@ class Loop:
         self._generations = Generations(
             self._pool, self._poller, journal, make_server, self.happened, self._stragglers
         )
-        self._graves = Graves(self._cannot_remove_leaf)
+        self._search = BySearch(self._stragglers, self._known_pids, lambda: self._pool.stopping)
+        self._containment: Containment = self._search
         self._leaves: Leaves | None = None
         self._memory: MemoryWatch = RssWatch(policy)
         self._watchdog = Watchdog(policy)
@@ -231,6 +234,8 @@ class Loop:
         elif policy.memory_measure != 'rss':
             self._memory = MeterWatch(policy, self._meter, self._found)
         if self._leaves is not None:
+            leaves = ByCgroup(self._leaves)
+            self._containment = leaves if self._host.is_ours else Together(leaves, self._search)
             self._estate.folders.append(self._leaves.pool.path)
         self._status.in_force = lambda: in_force(choice, self._leaves)
         fields = {'memory': choice.memory, 'containment': choice.containment, 'why_not': choice.why_not}
@@ -254,11 +259,9 @@ class Loop:
         for life, reason in self._watchdog.look(now):
             self.dump(life, partial(self._hung, life, reason))
         self._stacks.elapse(now)
-        for life in self._graves.look(now):
-            self._nothing_left(life, 'leaf')
-        due = self._stragglers.due(hurry=self._pool.stopping)
-        if due is not None and due <= now:
-            self._sweep()
+        for containment in self._containments():
+            for life in containment.elapse(now):
+                self._nothing_left(life)
         self._desk.look()
         if self._control is not None:
             self._control.elapse(now)
@@ -277,8 +280,7 @@ class Loop:
             self._control.next_deadline() if self._control is not None else None,
             self._desk.next_deadline(),
             self._notifier.next_deadline(),
-            self._graves.next_look(),
-            self._stragglers.due(hurry=self._pool.stopping),
+            *(containment.next_deadline() for containment in self._containments()),
         )
         nearest = min((deadline for deadline in deadlines if deadline is not None), default=None)
         return None if nearest is None else max(0.0, nearest - time.monotonic())
@@ -360,8 +362,7 @@ class Loop:
         self._poller.unregister(lifeline.gate)
         lifeline.close()
         del self._unborn[lifeline.number]
-        if lifeline.leaf is not None:
-            self._graves.bury(lifeline.number, lifeline.leaf, time.monotonic())
+        self._containment.end(lifeline.number, None, time.monotonic())
 
     # Commands out.
 
@@ -403,7 +404,8 @@ class Loop:
             case Kill(life):
                 self.signal(life, signal.SIGKILL)
             case EndStragglers(life):
-                self._end_stragglers(self._dead[life])
+                process = self._dead[life].process
+                self._containment.end(life, process.pid if process is not None else None, time.monotonic())
             case StartGeneration(generation):
                 self._generations.start(generation)
             case EndGeneration(generation):
@@ -420,7 +422,7 @@ class Loop:
             self.happened(SpawnFailed(life, f'no socket for its gate: {error}'))
             return
         try:
-            leaf = self._leaves.leaf(life) if self._leaves is not None else None
+            leaf = self._containment.cradle(life)
         except OSError as error:
             ours.close()
             theirs.close()
@@ -537,38 +539,15 @@ class Loop:
 
     # What is left over.
 
-    def _end_stragglers(self, lifeline: Lifeline) -> None:
-        """By the life's leaf where it has one. Inside of another program also by a search: nobody else reaps what has
-        ended by itself."""
-        life = lifeline.number
-        if lifeline.leaf is not None:
-            lifeline.populated.add('leaf')
-        if lifeline.leaf is None or not self._host.is_ours:
-            assert lifeline.process is not None
-            lifeline.populated.add('search')
-            self._stragglers.look_for(life, lifeline.process.pid)
-        if lifeline.leaf is not None and self._graves.bury(life, lifeline.leaf, time.monotonic()):
-            self._nothing_left(life, 'leaf')
+    def _containments(self) -> tuple[Containment, ...]:
+        """Return the one that holds lives together, and the search for what is no life's."""
+        is_all = self._containment is self._search or isinstance(self._containment, Together)
+        return (self._containment,) if is_all else (self._containment, self._search)
 
-    def _cannot_remove_leaf(self, path: str, error: OSError) -> None:
-        if self._leaves is not None:
-            self._leaves.cannot_remove(path, error)
-
-    def _sweep(self) -> None:
-        began = time.monotonic()
-        unpopulated = self._stragglers.sweep(self._known_pids())
-        self._stragglers.took(began, time.monotonic())
-        for life in unpopulated:
-            self._nothing_left(life, 'search')
-
-    def _nothing_left(self, life: int, where: str) -> None:
-        """Nothing of this life is left there; when nowhere is, the life is over for good."""
-        lifeline = self._dead.get(life)
-        if lifeline is None:
-            return
-        lifeline.populated.discard(where)
-        if not lifeline.populated:
-            del self._dead[life]
+    def _nothing_left(self, life: int) -> None:
+        """Nothing of this life is left: it is over for good."""
+        lifeline = self._dead.pop(life, None)
+        if lifeline is not None:
             if lifeline.session_entry is not None:
                 self._estate.sessions.leave(lifeline.session_entry)
             self.happened(Unpopulated(life))
@@ -627,7 +606,7 @@ class Loop:
             assert lifeline.process is not None
             lifeline.process.exited(HELPER_PATIENCE)
             lifeline.end(None)
-            self._stragglers.look_for(lifeline.number, lifeline.process.pid)
+            self._containment.end(lifeline.number, lifeline.process.pid, time.monotonic())
             self._bury(lifeline)
 
     def _end(self) -> None:
@@ -636,16 +615,15 @@ class Loop:
             self._drop_unborn(lifeline)
         self._generations.close()
         deadline = time.monotonic() + HELPER_PATIENCE
-        while (self._stragglers.due(hurry=True) is not None or len(self._graves)) and time.monotonic() < deadline:
-            self._stragglers.sweep(self._known_pids())
-            self._graves.look(time.monotonic())
+        while any(each.next_deadline() is not None for each in self._containments()) and time.monotonic() < deadline:
+            for containment in self._containments():
+                containment.elapse(time.monotonic())
             time.sleep(0.001)
         self._memory.close()
         for helper in self._helpers:
             helper.close()
         self._estate.sessions.close()
-        if self._leaves is not None:
-            self._leaves.close()
+        self._containment.close()
         if self._host.is_ours:
             self._reap_strangers()
         self._desk.close(self._exit_status)

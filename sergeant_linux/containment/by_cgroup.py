@@ -1,4 +1,4 @@
-"""The leaves of lives that are over: end what is left in them, and remove them.
+"""Lives held together by leaves: each is born in one; when it is over, what is left there is ended, and it is removed.
 
 Facts: most leaves are empty when their worker has been reaped, and can be removed at once. What is left in one is
 killed by one write, whatever session, environment or parents it has taken; until the kernel has let it go, some
@@ -11,12 +11,12 @@ the pool tries once more. What is killed here falls to the supervisor and is rea
 program nobody else does.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from sergeant_linux.containment.leaves import Leaf, is_final
+from sergeant_linux.containment.leaves import Leaf, Leaves, is_final
 from sergeant_linux.containment.search import reap
 from sergeant_linux.core.deadlines import Deadlines
 
@@ -32,8 +32,8 @@ TRIES: Final = 12
 
 
 @dataclass(slots=True)
-class _Grave:
-    """A leaf in which something is left."""
+class _Rest:
+    """What is left in a leaf whose life is over."""
 
     leaf: Leaf
     pause: float = FIRST_LOOK
@@ -49,56 +49,63 @@ class _Removal:
     failures: int = 0
 
 
-class Graves:
-    """All leaves of lives that have ended, by life; `complain` is told what can't be removed."""
+class ByCgroup:
+    """The leaves of all lives, from their birth until they are removed."""
 
-    def __init__(self, complain: Callable[[str, OSError], None]) -> None:
-        self._complain = complain
-        self._graves: dict[int, _Grave] = {}
+    def __init__(self, leaves: Leaves) -> None:
+        self._leaves = leaves
+        self._cradles: dict[int, Leaf] = {}
+        self._rests: dict[int, _Rest] = {}
+        self._over: list[int] = []
         self._removals: dict[int, _Removal] = {}
         self._looks: Deadlines[int] = Deadlines()
 
-    def __len__(self) -> int:
-        """Return how many have something in them."""
-        return len(self._graves)
+    def cradle(self, life: int) -> Leaf | None:
+        self._cradles[life] = self._leaves.leaf(life)
+        return self._cradles[life]
 
-    def bury(self, life: int, leaf: Leaf, now: float) -> bool:
-        """End what is left of this life; True when nothing was. Again: kill again."""
-        leaf.close_directory()
-        if life not in self._graves:
-            if not leaf.is_populated():
+    def end(self, life: int, session: int | None, now: float) -> None:
+        leaf = self._cradles.pop(life, None)
+        if leaf is not None:
+            leaf.close_directory()
+            if leaf.is_populated():
+                self._rests[life] = _Rest(leaf)
+            else:
+                self._over.append(life)
                 self._begin_removal(life, leaf, now)
-                return True
-            self._graves[life] = _Grave(leaf)
-        self._graves[life].killed |= leaf.kill()
-        self._looks.arm(life, now + FIRST_LOOK)
-        return False
+        if life in self._rests:
+            self._rests[life].killed |= self._rests[life].leaf.kill()
+            self._looks.arm(life, now + FIRST_LOOK)
 
-    def next_look(self) -> float | None:
-        """Return when `look` is due; None when no leaf waits."""
-        return self._looks.next()
+    def next_deadline(self) -> float | None:
+        return 0.0 if self._over else self._looks.next()
 
-    def look(self, now: float) -> list[int]:
-        """See to what is due; return the lives of which nothing is left."""
-        gone = []
+    def elapse(self, now: float) -> list[int]:
+        over, self._over = self._over, []
         for life in self._looks.elapse(now):
             if life in self._removals:
                 self._go_on(life, now)
             elif self._is_over(life, now):
-                gone.append(life)
-        return gone
+                over.append(life)
+        return over
+
+    def close(self) -> None:
+        """Remove what is left, leaves and folder."""
+        for leaf in self._cradles.values():
+            leaf.close_directory()
+        self._leaves.close()
 
     def _is_over(self, life: int, now: float) -> bool:
-        grave = self._graves[life]
-        for pid in grave.killed:
+        rest = self._rests[life]
+        for pid in rest.killed:
             reap(pid)
-        if grave.leaf.is_populated():
-            grave.killed |= grave.leaf.kill()
-            grave.pause = min(LONGEST_PAUSE, 2 * grave.pause)
-            self._looks.arm(life, now + grave.pause)
+        if rest.leaf.is_populated():
+            rest.killed |= rest.leaf.kill()
+            rest.pause = min(LONGEST_PAUSE, 2 * rest.pause)
+            self._looks.arm(life, now + rest.pause)
             return False
-        del self._graves[life]
-        self._begin_removal(life, grave.leaf, now)
+        del self._rests[life]
+        self._begin_removal(life, rest.leaf, now)
         return True
 
     def _begin_removal(self, life: int, leaf: Leaf, now: float) -> None:
@@ -118,5 +125,5 @@ class Graves:
                 removal.steps = removal.leaf.cgroup.removal()
                 self._looks.arm(life, now + min(LONGEST_PAUSE, FIRST_LOOK * 2**removal.failures))
                 return
-            self._complain(removal.leaf.cgroup.path, error)
+            self._leaves.cannot_remove(removal.leaf.cgroup.path, error)
         del self._removals[life]
