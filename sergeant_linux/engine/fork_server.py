@@ -222,6 +222,10 @@ class ForkServer:
         sent_at = self._in_flight.get(life)
         return self.serving and sent_at is not None and time.monotonic() - sent_at > self._policy.timeout_start / 2
 
+    def lose_time(self, seconds: float) -> None:
+        """Nothing could run for so long: it has had its requests that much less."""
+        self._in_flight = {life: sent_at + seconds for life, sent_at in self._in_flight.items()}
+
     def overdue(self) -> None:
         """The server doesn't serve in time: end it; its death is seen as any other."""
         self.serving = False

@@ -119,6 +119,12 @@ class Generations:
             else:
                 self._overdue(errand.generation)
 
+    def lose_time(self, seconds: float) -> None:
+        """Nothing could run for so long: what is due is due that much later."""
+        self._errands.put_off(seconds)
+        for server in self._all():
+            server.lose_time(seconds)
+
     def pids(self) -> set[int]:
         """Return the pids of all servers that are not reaped."""
         return {server.process.pid for server in self._all() if server.process is not None}

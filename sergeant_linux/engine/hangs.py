@@ -63,6 +63,13 @@ class Watchdog:
             if watched.since is not None:
                 self._look_again_in_a_span(life, watched, now)
 
+    def lose_time(self, now: float) -> None:
+        """Nothing could run until now: each has its whole span again."""
+        for life, watched in self._watched.items():
+            if watched.since is not None:
+                watched.since = now
+                self._look_again_in_a_span(life, watched, now)
+
     def next_look(self) -> float | None:
         """Return when `look` is due; None when nothing is to be looked at."""
         return self._looks.next()

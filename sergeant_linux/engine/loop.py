@@ -59,6 +59,7 @@ from sergeant_linux.core.events import (
     ScaleRequested,
     Spawned,
     SpawnFailed,
+    TimeLost,
     TimePassed,
     Unpopulated,
 )
@@ -72,6 +73,7 @@ from sergeant_linux.engine.generations import Generations
 from sergeant_linux.engine.hangs import Watchdog
 from sergeant_linux.engine.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
 from sergeant_linux.engine.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
+from sergeant_linux.engine.pauses import SLICE, Pauses
 from sergeant_linux.engine.slowness import Slowness
 from sergeant_linux.engine.stacks import Stacks, pipe
 from sergeant_linux.forkserver.estate import Estate
@@ -137,6 +139,7 @@ class Loop:
         self._watchdog = Watchdog(policy)
         self._slowness = Slowness(journal)
         self._stacks = Stacks(self._poller)
+        self._pauses = Pauses(self._poller, journal)
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}
         self._by_pid: dict[int, Lifeline] = {}
@@ -237,20 +240,27 @@ class Loop:
             leaves = ByCgroup(self._leaves)
             self._containment = leaves if self._host.is_ours else Together(leaves, self._search)
             self._estate.folders.append(self._leaves.pool.path)
+            self._pauses.watch_folder(self._leaves.pool.path)
         self._status.in_force = lambda: in_force(choice, self._leaves)
         fields = {'memory': choice.memory, 'containment': choice.containment, 'why_not': choice.why_not}
         self._journal.note(logging.INFO, str(choice), 'backend', **fields)
 
     def _turn(self) -> None:
         """Wait for what comes next, and deal with it."""
-        ready = self._poller.wait(self._patience())
+        patience = self._patience()
+        ready = self._poller.wait(patience)
         woken = time.monotonic()
+        self._pauses.woken(patience)
         for handler, events in ready:
             handler(events)
-        now = time.monotonic()
+        if self._patience() == 0:  # facts before timers: after a pause poll() may come back without having looked
+            for handler, events in self._poller.wait(0):
+                handler(events)
         if self._child_ended:
             self._child_ended = False
             self._reap_strangers()
+        now = time.monotonic()
+        self._lose_time(self._pauses.take(now), now)
         self.happened(TimePassed())
         self._generations.elapse(now)
         for helper in self._helpers:
@@ -282,8 +292,27 @@ class Loop:
             self._notifier.next_deadline(),
             *(containment.next_deadline() for containment in self._containments()),
         )
-        nearest = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        return None if nearest is None else max(0.0, nearest - time.monotonic())
+        now, nearest = time.monotonic(), min((at for at in deadlines if at is not None), default=None)
+        if nearest is not None and self._somebody_has_a_time_limit():
+            nearest = min(nearest, now + SLICE)
+        return None if nearest is None else max(0.0, nearest - now)
+
+    def _somebody_has_a_time_limit(self) -> bool:
+        """Whether a worker, or a fork server, may be about to start or to stop."""
+        pool = self._pool
+        if self._generations.next_errand() is not None:
+            return True
+        moving = pool.stopping or pool.ready < pool.wanted or pool.processes > pool.ready
+        return moving and pool.next_deadline() is not None
+
+    def _lose_time(self, seconds: float, now: float) -> None:
+        """Nobody is held to the time in which nothing could run."""
+        if seconds > 0:
+            self.happened(TimeLost(seconds))
+            self._generations.lose_time(seconds)
+            self._watchdog.lose_time(now)
+            for helper in self._helpers:
+                helper.lose_time(seconds)
 
     # Facts in.
 
@@ -632,6 +661,7 @@ class Loop:
         if self._claim is not None:
             self._claim.close()
         self._notifier.close()
+        self._pauses.close()
         self._poller.close()
 
 

@@ -127,6 +127,11 @@ class Helper:
         """Return when `elapse` is due; None: nothing is awaited."""
         return self._due if self.process is None else self._deadline
 
+    def lose_time(self, seconds: float) -> None:
+        """Nothing could run for so long: what it owes, it owes that much later."""
+        if self._deadline is not None:
+            self._deadline += seconds
+
     def elapse(self, now: float) -> None:
         """Start the next one when it is time; end one that is stopped, or silent for too long."""
         if self.process is None:
