@@ -2,26 +2,26 @@
 
 Facts: epoll_wait is begun again after a Python signal handler has run (PEP 475), so a handler alone doesn't wake the
 loop; the wakeup fd does, and only for signals with a Python handler. Python writes the signal's number there, a byte a
-signal, in order. A pipe takes 65,536 such bytes, a socketpair 278. The wakeup fd is shared with a forked child: a
+signal, in order. A pipe takes 65,536 such bytes (less where a user has many: pipe(7)), a socketpair 278; what comes
+when it is full has no byte, but its Python handler runs all the same. The wakeup fd is shared with a forked child: a
 signal that reaches the child before it has switched the fd off is read by the parent as its own. signalfd isn't in
 Python, and would need the signals blocked, which every child would inherit.
 Consequence: the loop watches the pipe. All signals are blocked around a fork, and the child resets them before it
 unblocks.
 Decision: `SignalInbox` for the process that listens; `block_all` and `restore` around a fork; `reset_to_default` in the
 child.
-Price: a byte doesn't say who sent the signal; and when 65,536 are unread, the next is lost.
+The handlers note which signals have come: what comes to a full pipe is read once, however often it came.
+Price: a byte doesn't say who sent the signal.
 """
 
 import faulthandler
+import fcntl
 import os
 import signal
 import threading
 from collections.abc import Collection, Iterable
 from types import FrameType
 from typing import Any, Final, Self
-
-PIPE_CAPACITY: Final = 65_536
-"""What a pipe holds, in bytes (pipe(7), since Linux 2.6.11)."""
 
 ALL: Final = frozenset(signal.valid_signals())
 """Every signal but those two that libc keeps for itself (signal(7))."""
@@ -47,11 +47,13 @@ class SignalInbox:
             raise RuntimeError('signals can be received in the main thread only: Python runs their handlers there')
         self._handlers: dict[int, Any] = {}
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._capacity = fcntl.fcntl(self._writer, fcntl.F_GETPIPE_SZ)
+        self._noticed: set[int] = set()
         self._mask = block_all()
         self._former_wakeup_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
             for signum in frozenset(signals):
-                self._handlers[signum] = signal.signal(signum, _noticed)
+                self._handlers[signum] = signal.signal(signum, self._notice)
         except BaseException:
             self.close()
             raise
@@ -69,9 +71,16 @@ class SignalInbox:
     def read(self) -> list[int]:
         """Return the numbers of the signals that have come since the last call, in order; [] when none has."""
         try:
-            return list(os.read(self._reader, PIPE_CAPACITY))
+            came = list(os.read(self._reader, self._capacity))
         except BlockingIOError:
             return []
+        noticed, self._noticed = self._noticed, set()
+        if len(came) == self._capacity:  # it was full
+            came += sorted(noticed - set(came))
+        return came
+
+    def _notice(self, signum: int, frame: FrameType | None) -> None:
+        self._noticed.add(signum)
 
     def close(self) -> None:
         """Put everything back; again does no harm. Signals that weren't read are dropped."""
@@ -133,7 +142,3 @@ def reset_handlers() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     if watched:
         faulthandler.enable(2)
-
-
-def _noticed(signum: int, frame: FrameType | None) -> None:
-    """The byte in the pipe says it all."""

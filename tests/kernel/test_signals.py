@@ -24,6 +24,8 @@ from tests.kernel.processes import (
     sleep_for_ever,
 )
 
+PIPE_CAPACITY = 65_536  # pipe(7), since Linux 2.6.11
+
 CHOSEN = (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD)
 
 
@@ -52,11 +54,25 @@ def test_a_signal_ends_the_wait_of_the_loop() -> None:
 def test_thousands_of_unread_signals_are_all_kept() -> None:
     def receive() -> int:
         with SignalInbox(CHOSEN) as inbox:
-            for _ in range(signals.PIPE_CAPACITY):
+            for _ in range(PIPE_CAPACITY):
                 signal.raise_signal(signal.SIGUSR1)
             return len(inbox.read())
 
-    assert in_child(receive) == signals.PIPE_CAPACITY
+    assert in_child(receive) == PIPE_CAPACITY
+
+
+def test_a_signal_that_comes_when_the_pipe_is_full_is_not_lost_and_none_is_read_twice() -> None:
+    def receive() -> list[object]:
+        with SignalInbox(CHOSEN) as inbox:
+            for _ in range(PIPE_CAPACITY):
+                signal.raise_signal(signal.SIGCHLD)
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            first = inbox.read()
+            signal.raise_signal(signal.SIGUSR1)
+            return [first.count(signal.SIGTERM), first[-1], inbox.read(), inbox.read()]
+
+    assert in_child(receive) == [1, signal.SIGTERM, [signal.SIGUSR1], []]
 
 
 def test_too_many_unread_signals_neither_block_nor_complain() -> None:
@@ -64,11 +80,11 @@ def test_too_many_unread_signals_neither_block_nor_complain() -> None:
         complaints: list[object] = []
         sys.unraisablehook = complaints.append
         with SignalInbox(CHOSEN) as inbox:
-            for _ in range(signals.PIPE_CAPACITY + 1):
+            for _ in range(PIPE_CAPACITY + 1):
                 signal.raise_signal(signal.SIGUSR1)
             return [len(inbox.read()), len(complaints)]
 
-    assert in_child(receive) == [signals.PIPE_CAPACITY, 0]
+    assert in_child(receive) == [PIPE_CAPACITY, 0]
 
 
 def test_the_inbox_is_not_passed_on_to_another_program() -> None:
