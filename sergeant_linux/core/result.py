@@ -46,6 +46,7 @@ class OomScope(StrEnum):
 
     WORKER = 'worker'
     POOL = 'pool'
+    CONTAINER = 'container'
     HOST = 'host'
 
 
@@ -120,13 +121,17 @@ class Ending:
     max_rss_bytes: int | None = None
     cpu_seconds: float | None = None
     memory: MemoryEvidence | None = None
+    oom_around: OomScope | None = None
+    """For whose limit the OOM killer must have ended it, where there is no leaf that counts."""
     tasks_done: int | None = None
     tasks_failed: int | None = None
 
     @property
     def was_oom_killed(self) -> bool:
-        """Whether the kernel's OOM killer has ended the main process: SIGKILL, and a kill of it counted by its leaf."""
-        return self.signal == SIGKILL and self.memory is not None and self.memory.main_killed
+        """Whether the kernel's OOM killer has ended the main process: SIGKILL, and a kill of it counted by its leaf, or
+        around us where it has none."""
+        counted = self.memory.main_killed if self.memory is not None else self.oom_around is not None
+        return self.signal == SIGKILL and counted
 
     @property
     def return_code(self) -> int | None:

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import Final
@@ -23,6 +24,7 @@ from typing import Final
 from sergeant_linux.containment.by_cgroup import ByCgroup
 from sergeant_linux.containment.by_search import BySearch
 from sergeant_linux.containment.choice import choose, in_force, limits_of, without_cgroups
+from sergeant_linux.containment.kills import Kills
 from sergeant_linux.containment.leaves import Leaves
 from sergeant_linux.containment.protocol import Containment, Together
 from sergeant_linux.containment.search import Stragglers, end_leftovers, reap
@@ -134,6 +136,7 @@ class Loop:
         )
         self._search = BySearch(self._stragglers, self._known_pids, lambda: self._pool.stopping)
         self._containment: Containment = self._search
+        self._kills = Kills()
         self._leaves: Leaves | None = None
         self._memory: MemoryWatch = RssWatch(policy)
         self._watchdog = Watchdog(policy)
@@ -358,6 +361,7 @@ class Loop:
         try:
             for message in lifeline.hear(at_most):
                 if message['type'] == 'ready':
+                    self._kills.settle()
                     self._memory.ready(lifeline.number, time.monotonic())
                     self._watchdog.ready(lifeline.number, time.monotonic())
                     self.happened(Ready(lifeline.number, can_drain=message.get('drain') is True))
@@ -370,6 +374,8 @@ class Loop:
             return
         self._hear(lifeline, at_most=LAST_MESSAGES)
         ending = lifeline.end(self._memory.forget(lifeline.number))
+        if ending.signal == signal.SIGKILL and ending.memory is None:
+            ending = replace(ending, oom_around=self._kills.claim())
         self._watchdog.forget(lifeline.number)
         self._stacks.forget(lifeline.number)
         self._bury(lifeline)

@@ -183,8 +183,8 @@ class Journal:
             return logging.ERROR, f'{worker} was reaped by somebody else: how it ended is not known'
         if exited.result is Result.MEMORY_MAX:
             return logging.WARNING, f'{worker} exceeded the maximum memory limit: {exited.measured}'
-        if exited.result is Result.OOM_KILL and ending.memory is not None:
-            return logging.WARNING, self._words_for_oom(worker, ending.memory)
+        if exited.result is Result.OOM_KILL:
+            return logging.WARNING, self._words_for_oom(worker, ending)
         match code:
             case 0:
                 return logging.INFO, f'{worker} has finished successfully'
@@ -211,7 +211,13 @@ class Journal:
         level = logging.INFO if asked else logging.CRITICAL
         return level, f'{worker} execution has been interrupted with return code: {status}'
 
-    def _words_for_oom(self, worker: str, memory: MemoryEvidence) -> str:
+    def _words_for_oom(self, worker: str, ending: Ending) -> str:
+        memory = ending.memory
+        if memory is None:
+            container = ending.oom_around is OomScope.CONTAINER
+            whose = 'the memory limit of the container' if container else 'the memory of the host'
+            bytes_at_most = f', with {ending.max_rss_bytes} bytes at most' if ending.max_rss_bytes is not None else ''
+            return f'{worker} was killed by the kernel for {whose}{bytes_at_most}'
         if memory.oom_scope is OomScope.WORKER:
             most = memory.peak_bytes if memory.peak_bytes is not None else memory.limit_bytes
             return f'{worker} exceeded the maximum memory limit: {most}'
@@ -264,7 +270,9 @@ def memory_record(ending: Ending, limit: int | None) -> dict[str, object]:
     """Return what is known of a life's memory: counted by its leaf, or what the own samples have shown."""
     if ending.memory is not None:
         return {'backend': 'cgroup', **asdict(ending.memory)}
-    nothing = {field.name: None for field in fields(MemoryEvidence)}
+    nothing: dict[str, object] = {field.name: None for field in fields(MemoryEvidence)}
+    if ending.oom_around is not None:
+        nothing |= {'oom_scope': ending.oom_around, 'main_killed': True}
     return {'backend': 'rss', **nothing, 'limit_bytes': limit, 'peak_bytes': ending.max_rss_bytes}
 
 

@@ -295,3 +295,23 @@ def test_an_open_reference_is_not_closed_behind_our_back() -> None:
     del process
 
     os.close(fd)  # it would fail if a __del__ had closed it
+
+
+def test_a_stop_is_told_once_and_not_any_more_after_a_continuation(fork: Fork) -> None:
+    process = fork(sleep_for_ever)
+    assert not process.has_stopped()
+
+    for _ in range(2):
+        process.signal(signal.SIGSTOP)
+        os.waitid(os.P_PIDFD, process.fd, os.WSTOPPED | os.WNOWAIT)
+        assert process.has_stopped()
+        assert not process.has_stopped()
+        process.signal(signal.SIGCONT)
+
+
+def test_a_process_that_is_ended_is_reaped_and_the_reference_closed(fork: Fork) -> None:
+    process = fork(sleep_for_ever)
+
+    assert process.end() == Ended(exit_code=None, signal=signal.SIGKILL, core_dumped=False)
+    assert process.fd == -1
+    assert process.end() is None

@@ -205,3 +205,28 @@ def test_a_limit_that_no_newborn_fits_in_is_told_as_what_ends_newborns(home: Cgr
         running.ask('set', key='max-worker-memory-usage', value='64M')
         running.wait_for('worker-ready', count=2, within=WITHIN)
         assert running.stop(within=WITHIN) == 0
+
+
+AROUND: Final = (
+    TAKE
+    + """
+    def Worker():
+        if os.environ['SERGEANT_WORKER_LIFE'] == '1':
+            eat()
+        time.sleep(1000)
+"""
+)
+
+
+def test_without_a_leaf_an_oom_kill_is_told_by_the_cgroup_in_which_all_of_us_are(home: Cgroup, tmp_path: Path) -> None:
+    home.write('memory.max', str(200 << 20))
+    flags: dict[str, Any] = {'cgroup_root': None, 'max_worker_memory_usage': None, 'memory_backend': 'rss'}
+    with housed(home, tmp_path, AROUND, **flags) as running:
+        (end,) = running.wait_for('worker-exit', life=1, within=WITHIN)
+
+        assert (end['result'], end['signal'], end['memory']['oom_scope']) == ('oom-kill', 'SIGKILL', 'container')
+        assert 'for the memory limit of the container' in end['message']
+        (ready, *_) = running.wait_for('worker-ready', life=2, within=WITHIN)
+        kill(ready['pid'])
+        (end,) = running.wait_for('worker-exit', life=2, within=WITHIN)
+        assert (end['result'], end['memory']['oom_scope']) == ('signal', None)
