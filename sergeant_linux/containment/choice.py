@@ -32,14 +32,18 @@ LEAF_KNOBS: Final[dict[str, tuple[str, str, Callable[[float], str]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a run does here. `why_not`: the reason for not doing better, None when there is nothing better.
+    """What a run does here, decided once.
 
+    why_not: the reason for not doing better, None when there is nothing better. watch: who looks at the memory of
+    workers: the counters of their leaves, their RSS, or the meter. limits: what leaves are given, None without any.
     memory `off`: the kernel was to bound it, and somebody has switched the controller off.
     """
 
     memory: Literal['cgroup', 'rss', 'off']
     containment: Literal['cgroup', 'search']
+    watch: Literal['cgroup', 'rss', 'meter']
     home: Home | None
+    limits: Limits | None
     why_not: str | None
 
     def __str__(self) -> str:
@@ -57,7 +61,7 @@ def choose(policy: Policy) -> Choice:
     if policy.memory_backend == 'rss':
         if limits.needed:
             raise NotOurs(f'--memory-backend=rss uses no cgroups, and {_asked(policy)} takes one')
-        return Choice('rss', 'search', None, None)
+        return _choice(policy, 'rss', None, None)
     if polled and policy.memory_backend == 'cgroup':
         raise NotOurs('--memory-backend=cgroup counts what the kernel counts, not --memory-measure')
     try:
@@ -72,10 +76,10 @@ def choose(policy: Policy) -> Choice:
     except NotOurs as error:
         return without_cgroups(policy, error)
     if polled:
-        return Choice('rss', 'cgroup', home, None)
+        return _choice(policy, 'rss', home, None)
     if 'memory' in home.cgroup.controllers():
-        return Choice('cgroup', 'cgroup', home, None)
-    return Choice('rss', 'cgroup', home, f'the memory controller is not available in {home.cgroup.path}')
+        return _choice(policy, 'cgroup', home, None)
+    return _choice(policy, 'rss', home, f'the memory controller is not available in {home.cgroup.path}')
 
 
 def without_cgroups(policy: Policy, why: NotOurs) -> Choice:
@@ -83,7 +87,19 @@ def without_cgroups(policy: Policy, why: NotOurs) -> Choice:
     one."""
     if policy.memory_backend == 'cgroup' or policy.cgroup_root is not None or limits_of(policy).needed:
         raise why
-    return Choice('rss', 'search', None, str(why))
+    return _choice(policy, 'rss', None, str(why))
+
+
+def _choice(policy: Policy, memory: Literal['cgroup', 'rss'], home: Home | None, why_not: str | None) -> Choice:
+    polled: Literal['rss', 'meter'] = 'rss' if policy.memory_measure == 'rss' else 'meter'
+    return Choice(
+        memory=memory,
+        containment='cgroup' if home is not None else 'search',
+        watch='cgroup' if memory == 'cgroup' else polled,
+        home=home,
+        limits=limits_of(policy, home) if home is not None else None,
+        why_not=why_not,
+    )
 
 
 def in_force(choice: Choice, leaves: Leaves | None) -> Choice:

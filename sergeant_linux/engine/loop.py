@@ -227,18 +227,19 @@ class Loop:
         policy = self._policy
         try:
             choice = choose(policy)
-            if choice.home is not None:
+            if choice.home is not None and choice.limits is not None:
                 try:
                     warn = partial(self._journal.note, logging.WARNING)
-                    self._leaves = Leaves(choice.home, limits_of(policy, choice.home), name=self.pool_name, warn=warn)
+                    self._leaves = Leaves(choice.home, choice.limits, name=self.pool_name, warn=warn)
                 except NotOurs as error:
                     choice = without_cgroups(policy, error)
         except NotOurs as error:
             raise CantRun(str(error)) from None
-        if choice.memory == 'cgroup':
-            self._memory = CgroupWatch(policy)
-        elif policy.memory_measure != 'rss':
-            self._memory = MeterWatch(policy, self._meter, self._found)
+        match choice.watch:
+            case 'cgroup':
+                self._memory = CgroupWatch(policy)
+            case 'meter':
+                self._memory = MeterWatch(policy, self._meter, self._found)
         if self._leaves is not None:
             leaves = ByCgroup(self._leaves)
             self._containment = leaves if self._host.is_ours else Together(leaves, self._search)

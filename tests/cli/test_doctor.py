@@ -522,7 +522,7 @@ class Tree:
 
     def look(self, name: str, here: Cgroup, **knobs: Any) -> Finding:
         home = Home(here, Title.DELEGATED)
-        choice = backend.Choice('cgroup', 'cgroup', home, None)
+        choice = backend.Choice('cgroup', 'cgroup', 'cgroup', home, None, None)
         return CHECKS[name](Place(policy(**knobs), {}, here, home, choice, None, Kinship(True, True)))
 
 
