@@ -56,9 +56,14 @@ def as_written(commands: Sequence[Command]) -> Plain:
 
 
 def replay(lines: Iterable[str]) -> Iterator[Step]:
-    """Decide again, from the first line on that says where it begins. Raises ValueError where it can't be read."""
+    """Decide again, from the first line on that says where it begins; a line that was cut off is passed over.
+
+    Raises ValueError where it can't be read.
+    """
     pool: Pool | None = None
     for text in lines:
+        if not text.endswith('\n'):
+            continue
         if text.startswith(BEGINS):
             pool = _begin(json.loads(text))
         elif pool is not None:

@@ -364,6 +364,7 @@ SWAP: Final = _optional(Kind('SIZE', 'in bytes, or with K, M, G, T', parse_size,
 PIDS: Final = _optional(COUNT)
 CORES: Final = _optional(Kind('PERCENT', 'such as 150% for one core and a half', _cores, show=_show_cores))
 WEIGHT: Final = _optional(Kind('N', '1 to 10000', _weight, _read_int))
+FILE: Final = _optional(Kind('FILE', 'an absolute path', _path), OFF)
 DIRECTORY: Final = _optional(Kind('PATH', 'an absolute path', _path), AUTO)
 NAME: Final = _optional(Kind('NAME', 'at most 64 characters', _name), AUTO)
 SOCKET: Final = Kind('PATH', 'an absolute path, auto or none', _socket)
@@ -522,6 +523,11 @@ class Policy:
         '--log-format', _choice(*get_args(LogFormat)),
         "Log lines as sergeant.supervisor writes them, one JSON object a line, or entries of systemd's journal. `auto` "
         'is journal where stderr leads there, else text.',
+    ))
+    flight_recorder: str | None = field(default=None, metadata=_knob(
+        '--flight-recorder', FILE,
+        'A file that is to have all that the pool is told and decides, as JSON lines from which it can be replayed; '
+        'it is begun anew when it has 4M, and the one before is kept as FILE.1.',
     ))
     memory_backend: MemoryBackend = field(default='auto', metadata=_knob(
         '--memory-backend', _choice(*get_args(MemoryBackend)),

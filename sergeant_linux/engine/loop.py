@@ -79,6 +79,7 @@ from sergeant_linux.engine.pauses import SLICE, Pauses
 from sergeant_linux.engine.slowness import Slowness
 from sergeant_linux.engine.stacks import Stacks, pipe
 from sergeant_linux.forkserver.estate import Estate
+from sergeant_linux.helpers.flight import FlightRecorder
 from sergeant_linux.helpers.helper import Helper
 from sergeant_linux.helpers.staff import Limiter, Meter, Undertaker
 from sergeant_linux.host import CantRun, credentials
@@ -108,7 +109,7 @@ class Loop:
         environ: Mapping[str, str],
     ) -> None:
         token = os.urandom(4).hex()
-        rng = Random()
+        rng, chance = Random(), Random()
         told = environ
         environ = inherited(environ)
         conditions = credentials.prepare(policy, host.oom_score_adj, environ)
@@ -117,7 +118,7 @@ class Loop:
         self._journal = journal
         self._log = log
         self._host = host
-        self._pool = Pool(policy, rng)
+        self._pool = Pool(policy, chance)
         self._poller: Poller[Handler] = Poller()
         birth_comm = f'sgt-{token}'
         self._estate = Estate(self.pool_name)
@@ -125,7 +126,10 @@ class Loop:
         self._undertaker = Undertaker(self._estate, self._poller, journal.note, marked, retry)
         self._meter = Meter(self._poller, journal.note, marked, retry)
         self._limiter = Limiter(self._poller, journal.note, marked, retry)
-        self._helpers: tuple[Helper, ...] = (self._undertaker, self._meter, self._limiter)
+        self._flight = FlightRecorder(
+            policy.flight_recorder, self._pool, chance, self._poller, journal.note, marked, retry
+        )
+        self._helpers: tuple[Helper, ...] = (self._undertaker, self._meter, self._limiter, self._flight)
         self._stragglers = Stragglers(self.pool_name, birth_comm, is_ours=host.is_ours)
 
         def make_server() -> ForkServer:
@@ -192,6 +196,10 @@ class Loop:
             raise CantRun(f'cannot start a process of our own: {error}') from None
         self._generations.start(FIRST_GENERATION)
         self._undertaker.wait_until_at_work()
+        if self._flight.is_wanted():
+            self._flight.want()
+            self._flight.elapse(time.monotonic())
+            self._flight.wait_until_at_work(HELPER_PATIENCE)
         self.happened(PoolStartRequested())
 
     def _open_control_socket(self) -> None:
@@ -265,7 +273,8 @@ class Loop:
             self._reap_strangers()
         now = time.monotonic()
         self._lose_time(self._pauses.take(now), now)
-        self.happened(TimePassed())
+        if (due := self._pool.next_deadline()) is not None and due <= now:
+            self.happened(TimePassed())
         self._generations.elapse(now)
         for helper in self._helpers:
             helper.elapse(now)
@@ -322,7 +331,10 @@ class Loop:
 
     def happened(self, event: Event) -> None:
         """Let the pool know of it, and do what it decides."""
-        self.obey(self._pool.handle(event, time.monotonic()))
+        now = time.monotonic()
+        commands = self._pool.handle(event, now)
+        self._flight.take(event, now, commands)
+        self.obey(commands)
 
     def _found(self, findings: Iterable[LifeEvent | NearLimit]) -> None:
         for finding in findings:

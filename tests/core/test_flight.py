@@ -64,7 +64,7 @@ def test_what_has_no_plain_form_is_refused() -> None:
 def test_a_pool_decides_again_as_it_has_decided_wherever_the_record_begins() -> None:
     chance = Random(7)
     world = World(policy(concurrent_workers=3, max_worker_lifetime=20, max_worker_lifetime_jitter=9), FakeKernel(), chance)
-    lines = ['what was cut off']
+    lines = ['what was cut off\n']
     world.listener = lambda event, now, commands: lines.append(line(event, now, commands))
     lines.append(beginning(world.pool, chance, world.now))
     world.up()
