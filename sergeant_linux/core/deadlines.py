@@ -22,12 +22,6 @@ class Deadlines(Generic[K]):
         self._current: dict[K, tuple[float, int]] = {}
         self._sequence = 0
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._current
-
-    def __len__(self) -> int:
-        return len(self._current)
-
     def written(self) -> list[tuple[K, float]]:
         """Return who waits until when, in the order in which they were armed: armed again so, they elapse the same."""
         by_age = sorted(self._current.items(), key=lambda item: item[1][1])

@@ -1,6 +1,8 @@
 """What a pool decides, story by story. The world checks every invariant after every step of every story."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 from random import Random
@@ -640,23 +642,60 @@ def test_nothing_on_the_path_of_one_event_grows_with_the_pool() -> None:
 
 def calls_of_a_replacement(pool: World) -> int:
     """Return how many functions are called from the end of a worker until its replacement is ready."""
-    calls = 0
     life = pool.kernel.newest + 1
-
-    def count(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal calls
-        calls += event == 'call'
-
-    sys.setprofile(count)
-    try:
+    with counted_calls() as calls:
         pool.pool.handle(Exited(1, FINISHED), 1.0)
         pool.pool.handle(Unpopulated(1), 1.0)
         pool.pool.handle(Spawned(life, pid=100), 1.0)
         pool.pool.handle(Ready(life, can_drain=True), 1.0)
         pool.pool.next_deadline()
+    return sum(calls)
+
+
+@contextmanager
+def counted_calls() -> Iterator[list[bool]]:
+    """Yield a list to which each call of a function here adds something true."""
+    calls: list[bool] = []
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        calls.append(event == 'call')
+
+    sys.setprofile(count)
+    try:
+        yield calls
     finally:
         sys.setprofile(None)
-    return calls
+
+
+def restarting(pool: World) -> None:
+    pool.restart()
+
+
+def rolling(pool: World) -> None:
+    pool.reload()
+    pool.loads()
+    life = pool.kernel.newest
+    pool.happen(Spawned(life, pid=99))
+    pool.happen(Ready(life, can_drain=True))
+    pool.happen(Exited(1, WAS_TOLD_TO_STOP))
+    pool.happen(Unpopulated(1))
+
+
+@pytest.mark.parametrize('what', [restarting, rolling, World.stop])
+def test_nothing_on_the_path_of_one_event_grows_with_the_pool_whatever_goes_on_in_it(
+    what: Callable[[World], object],
+) -> None:
+    calls = []
+    for size in (5, 100):
+        pool = world(size).up()
+        what(pool)
+        with counted_calls() as count:
+            pool.pool.handle(Exited(4, FINISHED), 1.0)
+            pool.pool.handle(Unpopulated(4), 1.0)
+            assert (pool.pool.ready, pool.pool.wanted, pool.pool.processes) != (0, 0, 0)
+        calls.append(sum(count))
+
+    assert calls[0] == calls[1]
 
 
 def test_workers_that_start_together_do_not_reach_their_lifetime_together() -> None:
