@@ -33,20 +33,13 @@ from sergeant_linux.core.exit import HOST_CANT
 from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
 from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.engine.borrowed import open_missing_stdio
-from sergeant_linux.host import CantRun, credentials, environment, resources, trial
+from sergeant_linux.host import CantRun, credentials, descriptors, environment, resources, trial
 from sergeant_linux.host.delegation import Home, NotOurs, controllers_of_v1, find_home, start_inside, what_brings
 from sergeant_linux.kernel import prctl, procfs, spawn
 from sergeant_linux.kernel.cgroup import Cgroup, explain, mounts, own
 
 ALL_OF_IT: Final = (5, 14)
 """The first Linux that has all that is made use of: cgroup.kill came last."""
-
-DESCRIPTORS: Final = 32
-"""How many a supervisor has open without workers, generously."""
-
-DESCRIPTORS_A_WORKER: Final = 7
-"""While it waits to be forked: both ends of its gate, both of the pipe for its stacks, its page twice, and its cgroup.
-Afterwards five: its gate, the pipe, its page, its pidfd, and the file its memory is read from."""
 
 PROCESSES: Final = 6
 """How many there are beside the workers at most: supervisor, undertaker, fork server, meter, an intermediate, a
@@ -379,14 +372,14 @@ def _memory(place: Place) -> Finding:
 
 
 def _descriptors(place: Place) -> Finding:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = DESCRIPTORS + DESCRIPTORS_A_WORKER * (place.policy.concurrent_workers + 1)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # a supervisor raises its own to that
     if hard == resource.RLIM_INFINITY:
         return Finding(Verdict.OK, 'no limit')
-    detail = f'{place.workers} may take {needed}, the limit is {hard}'
-    if needed > hard:
-        return Finding(Verdict.FAIL, detail, _limit_line('LimitNOFILE', 'ulimit nofile', '-n', needed))
-    return Finding(Verdict.OK, detail)
+    before = descriptors.open_now()
+    needed, missing = descriptors.needed(place.policy, before), descriptors.too_few(place.policy, before, hard)
+    if missing is not None:
+        return Finding(Verdict.FAIL, missing, descriptors.remedy(needed))
+    return Finding(Verdict.OK, f'{place.workers} may take {needed}, the limit is {hard}')
 
 
 def _processes(place: Place) -> Finding:
@@ -396,7 +389,7 @@ def _processes(place: Place) -> Finding:
         return Finding(Verdict.OK, 'no limit')
     detail = f'{place.workers} make {needed} in all, {room} {"is" if room == 1 else "are"} left ({whose})'
     if needed > room:
-        return Finding(Verdict.FAIL, detail, _limit_line('TasksMax', 'pids-limit', '-u', needed))
+        return Finding(Verdict.FAIL, detail, environment.limit_line('TasksMax', 'pids-limit', '-u', needed))
     return Finding(Verdict.OK, detail)
 
 
@@ -408,14 +401,6 @@ def _process_ceilings(place: Place) -> Iterator[tuple[int, str]]:
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft != resource.RLIM_INFINITY and os.geteuid() != 0:  # root is not bounded by it, see setrlimit(2)
         yield soft, 'RLIMIT_NPROC, for all that this user runs'
-
-
-def _limit_line(systemd: str, docker: str, ulimit: str, number: int) -> str:
-    if environment.systemd_is_running():
-        return f'{systemd}={number} in the unit'
-    if environment.container() is not None:
-        return f'--{docker}={number} for the container'
-    return f'ulimit {ulimit} {number}'
 
 
 # Who and where.

@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sergeant_linux.host import CantRun
+from sergeant_linux.host import CantRun, descriptors
 from sergeant_linux.kernel import oom_score, prctl
 from sergeant_linux.kernel.signals import SignalInbox
 
@@ -42,6 +42,7 @@ class Host:
     def __init__(self, *, is_ours: bool) -> None:
         """is_ours: the process is a command of ours, with no other children than ours and what falls to them."""
         check_pidfd()
+        self.open_before = descriptors.open_now()
         taken = STOP | KILL | RELOAD | STATUS | MORE | FEWER | HARMLESS
         self.is_ours = is_ours
         try:

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from sergeant_linux.containment.leaves import Leaf
 from sergeant_linux.core.backoff import restart_delay
+from sergeant_linux.core.descriptors import BIRTHS
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.kernel import spawn
@@ -30,7 +31,7 @@ from sergeant_linux.wire import gate as gates
 from sergeant_linux.wire.marks import LIFE, POOL, ROOM, SLOT
 
 MODULE: Final = 'sergeant_linux.forkserver.server'
-MAX_IN_FLIGHT: Final = 4
+MAX_IN_FLIGHT: Final = BIRTHS
 
 STOOD: Final = 1.0
 """Seconds after which a server's death says nothing about its successor."""

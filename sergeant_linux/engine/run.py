@@ -9,7 +9,7 @@ from sergeant_linux.core.exit import HOST_CANT
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.engine.borrowed import Host, open_missing_stdio
 from sergeant_linux.engine.loop import Loop
-from sergeant_linux.host import CantRun, resources
+from sergeant_linux.host import CantRun, descriptors, resources
 from sergeant_linux.log.handler import IDENTIFIER, LogHandler, detach, make_logger
 from sergeant_linux.log.words import Journal
 
@@ -46,6 +46,7 @@ def supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) -
         for concern in resources.concerns(policy, cgroups):
             journal.note(logging.WARNING, str(concern), concern.event, remedy=concern.remedy)
         with Host(is_ours=is_ours) as host:
+            check_descriptors(policy, host)
             status = _loop(policy, journal, handler, host).run()
         if status == 0:
             journal.note(logging.INFO, 'no more workers to supervise', 'pool-stopped')
@@ -57,6 +58,13 @@ def supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) -
     finally:
         if handler is not None:
             detach(logger, handler, patience=LAST_LINES_PATIENCE)
+
+
+def check_descriptors(policy: Policy, host: Host) -> None:
+    """Raise `CantRun` where the workers of this policy can't all be had."""
+    few = descriptors.too_few(policy, host.open_before, descriptors.limit())
+    if few is not None:
+        raise CantRun(f'{few}; {descriptors.remedy(descriptors.needed(policy, host.open_before))}')
 
 
 def _loop(policy: Policy, journal: Journal, handler: LogHandler | None, host: Host) -> Loop:

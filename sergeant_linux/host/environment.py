@@ -70,6 +70,15 @@ def systemd_is_running() -> bool:
     return os.path.isdir(SYSTEMD_IS_RUNNING)
 
 
+def limit_line(systemd: str, docker: str, ulimit: str, number: int) -> str:
+    """Return the line that sets a limit where this process was started from: in a unit, for a container, in a shell."""
+    if systemd_is_running():
+        return f'{systemd}={number} in the unit'
+    if container() is not None:
+        return f'--{docker}={number} for the container'
+    return f'ulimit {ulimit} {number}'
+
+
 def unit_name(cgroup: str) -> str | None:
     """Return the unit that a cgroup belongs to, a service or a scope: the innermost in its path."""
     units = [name for name in cgroup.split('/') if name.endswith(('.service', '.scope'))]
