@@ -71,6 +71,9 @@ class Supervision(Protocol):
     def dump(self, life: int, done: Callable[[str | None], None]) -> None:
         """Ask a worker for its stacks; `done` gets them, None when it has given none."""
 
+    def too_few_descriptors(self, workers: int) -> str | None:
+        """Return what keeps the pool from having so many workers, and what would mend it; None: nothing."""
+
     def stop(self, *, now: bool) -> None:
         """Stop the pool, as a signal would."""
 
@@ -156,6 +159,8 @@ class Desk:
         if after > MOST_WORKERS:
             raise Bad(f'expected at most {MOST_WORKERS} workers, not {after}')
         self._only_while_it_runs()
+        if after > before and (few := self._supervision.too_few_descriptors(after)) is not None:
+            raise Refused(few)
         busy = self._status.busy() if after < before else frozenset()
         self._supervision.happened(ScaleRequested(after - before, busy))
         reply.done({'before': before, 'after': after})

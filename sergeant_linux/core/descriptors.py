@@ -1,10 +1,11 @@
 """How many descriptors a pool takes, in one place: what stands, what a life holds, what is kept free.
 
-Facts: RLIMIT_NOFILE bounds the descriptors of a process, and whoever asks for one too many gets EMFILE, at whatever call
-it was. A supervisor without a free descriptor can't look at a worker that has ended, answer a client, or replace a
+Facts: RLIMIT_NOFILE bounds the descriptors of a process, and whoever asks for one too many gets EMFILE, at whatever
+call it was. A supervisor without a free descriptor can't look at a worker that has ended, answer a client, or replace a
 helper. A life holds most before it is born, while both ends of everything are here.
-Consequence: a life is begun only where `RESERVE` would still be free beside it, so what keeps the pool going always finds
-its descriptors; a pool that can't have all of its workers isn't started, one is not scaled to more than it can hold.
+Consequence: a life is begun only where `RESERVE` would still be free beside it, so what keeps the pool going always
+finds its descriptors; a pool that can't have all of its workers isn't started, and none is scaled to more than it can
+hold.
 Price: a supervisor uses less than its limit by the reserve.
 
 Who counts on the host, and words what is missing, is host/descriptors.py.
@@ -49,6 +50,6 @@ RESERVE: Final = sum(
 
 
 def needed(before: int, workers: int) -> int:
-    """Return how many descriptors a supervisor takes at most that had `before` open when it was started and has this many
-    workers, successors included."""
+    """Return how many descriptors a supervisor takes at most that had `before` open when it was started and has this
+    many workers, successors included."""
     return before + STANDING + LIFE * workers + (BIRTH - LIFE) * BIRTHS + RESERVE

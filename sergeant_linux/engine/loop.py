@@ -69,7 +69,7 @@ from sergeant_linux.core.exit import INTERNAL_ERROR
 from sergeant_linux.core.policy import AUTO, NONE, VARIABLE_PREFIX, Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.units import format_size
-from sergeant_linux.engine import borrowed, limits
+from sergeant_linux.engine import births, borrowed, limits
 from sergeant_linux.engine.fork_server import ForkServer
 from sergeant_linux.engine.generations import Generations
 from sergeant_linux.engine.hangs import Watchdog
@@ -82,7 +82,7 @@ from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.helpers.flight import FlightRecorder
 from sergeant_linux.helpers.helper import Helper
 from sergeant_linux.helpers.staff import Limiter, Meter, Undertaker
-from sergeant_linux.host import CantRun, credentials
+from sergeant_linux.host import CantRun, credentials, descriptors
 from sergeant_linux.host.delegation import NotOurs
 from sergeant_linux.kernel import notify, procfs
 from sergeant_linux.kernel.cgroup import explain
@@ -147,6 +147,7 @@ class Loop:
         self._slowness = Slowness(journal)
         self._stacks = Stacks(self._poller)
         self._pauses = Pauses(self._poller, journal)
+        self._births = births.Births()
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}
         self._by_pid: dict[int, Lifeline] = {}
@@ -354,6 +355,7 @@ class Loop:
             process = lifeline.hear_hello()
         except Refused as refusal:
             self._drop_unborn(lifeline)
+            self._births.settled(lifeline.number)
             self._generations.settled(lifeline.number)
             self._stragglers.look_for_births()
             self.happened(SpawnFailed(lifeline.number, str(refusal)))
@@ -367,6 +369,7 @@ class Loop:
             lifeline.session_entry = self._estate.sessions.enter(process.pid, start_time)
             self._memory.watch(lifeline.number, process.pid, lifeline.leaf, time.monotonic())
             self._watchdog.watch(lifeline.number, lifeline.page, time.monotonic())
+            self._births.settled(lifeline.number)
             self._generations.settled(lifeline.number)
             self.happened(Spawned(lifeline.number, process.pid))
 
@@ -418,14 +421,21 @@ class Loop:
         """Carry out commands; what happens meanwhile is carried out after them."""
         busy = bool(self._todo)
         self._todo.extend(commands)
-        while self._todo and not busy:
+        while not busy and self._has_more_to_do():
             self._carry_out(self._todo[0])
             self._todo.popleft()
+
+    def _has_more_to_do(self) -> bool:
+        """When all else is done, the next life that may be begun."""
+        if not self._todo and (spawn := self._births.next()) is not None:
+            self._todo.append(spawn)
+        return bool(self._todo)
 
     def _carry_out(self, command: Command) -> None:
         match command:
             case Spawn(slot, life, generation):
-                self._spawn(slot, life, generation)
+                if self._births.may_begin(command):
+                    self._spawn(slot, life, generation)
             case Go(slot, life):
                 self._alive[life].say(
                     {
@@ -438,9 +448,11 @@ class Loop:
                     }
                 )
             case Cancel(life):
+                self._births.cancel(life)
                 self._generations.cancel(life)
                 if life in self._unborn:
                     self._drop_unborn(self._unborn[life])
+                    self._births.settled(life)
                     self._generations.settled(life)
                     self._stragglers.look_for_births()
             case Drain(life):
@@ -458,23 +470,28 @@ class Loop:
                 self._generations.start(generation)
             case EndGeneration(generation):
                 self._generations.end(generation)
+                for life in self._births.end(generation):
+                    self.happened(SpawnFailed(life, 'its generation has ended'))
             case Leave(status):
                 self._exit_status = status
             case _:
                 self._journal.tell(command, stopping=self._pool.stopping)
 
     def _spawn(self, slot: int, life: int, generation: int) -> None:
+        if (why_not := births.why_not()) is not None:
+            self._will_not_be_born(life, why_not)
+            return
         try:
             ours, theirs = gates.pair()
         except OSError as error:
-            self.happened(SpawnFailed(life, f'no socket for its gate: {error}'))
+            self._will_not_be_born(life, f'no socket for its gate: {error}')
             return
         try:
             leaf = self._containment.cradle(life)
         except OSError as error:
             ours.close()
             theirs.close()
-            self.happened(SpawnFailed(life, f'cannot make its cgroup ({explain(error)})'))
+            self._will_not_be_born(life, f'cannot make its cgroup ({explain(error)})')
             return
         page, (stacks, stacks_end) = _page(), _pipe()
         lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf, page, stacks)
@@ -482,6 +499,10 @@ class Loop:
         self._generations.of(generation, life).request(
             life, theirs, leaf, page=page.fd if page else None, stacks=stacks_end
         )
+
+    def _will_not_be_born(self, life: int, reason: str) -> None:
+        self._births.settled(life)
+        self.happened(SpawnFailed(life, reason))
 
     def signal(self, life: int, signum: int) -> None:
         """Signal the worker of this life, if it is there."""
@@ -496,6 +517,15 @@ class Loop:
         """Ask a worker for its stacks; `done` gets them, None when it has given none."""
         lifeline = self._alive[life]
         self._stacks.ask(life, lifeline.stacks, partial(self.signal, life, signal.SIGWINCH), done, time.monotonic())
+
+    def too_few_descriptors(self, workers: int) -> str | None:
+        """Return what keeps the pool from having so many workers, and what would mend it; None: nothing."""
+        before = self._host.open_before
+        few = descriptors.too_few(self._policy, before, descriptors.limit(), workers)
+        if few is None:
+            return None
+        needed = descriptors.needed(self._policy, before, workers)
+        return f'{few}; prlimit --pid {os.getpid()} --nofile={needed}:{needed}, or {descriptors.remedy(needed)}'
 
     def stop(self, *, now: bool) -> None:
         """Stop the pool, as a signal would."""
@@ -565,7 +595,10 @@ class Loop:
             elif signum in borrowed.RELOAD:
                 self.happened(ReloadRequested())
             elif signum in borrowed.MORE:
-                self.happened(ScaleRequested(+1))
+                if (few := self.too_few_descriptors(self._pool.wanted + 1)) is None:
+                    self.happened(ScaleRequested(+1))
+                else:
+                    self._journal.note(logging.WARNING, f'SIGTTIN: there is no room for one more: {few}', 'no-room')
             elif signum in borrowed.FEWER:
                 self.happened(ScaleRequested(-1, self._status.busy()))
 

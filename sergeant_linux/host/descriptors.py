@@ -1,8 +1,8 @@
 """What this process may open, and has open: counted, tried, and told with its remedy.
 
-Facts: /proc/self/fd lists what is open (proc(5)), and is read by a descriptor, too. EMFILE tells of the own limit, ENFILE
-of the system's (fs.file-max); neither can be asked for beforehand, but both can be met on purpose. A limit can be
-changed from outside at any time (prlimit(1)).
+Facts: /proc/self/fd lists what is open (proc(5)), and is read by a descriptor, too. EMFILE tells of the own limit,
+ENFILE of the system's (fs.file-max); neither can be asked for beforehand, but both can be met on purpose. A limit can
+be changed from outside at any time (prlimit(1)).
 Decision: before a life is begun, as many descriptors as it takes and as must stay free beside it are taken at once and
 given back: no count of our own can be wrong, and what a program has open in which we run counts by itself. Whether a
 whole pool fits is worked out instead (core/descriptors.py).
@@ -35,7 +35,7 @@ def open_now() -> int | None:
 
 
 def needed(policy: Policy, before: int | None, workers: int | None = None) -> int:
-    """Return what a supervisor takes at most for so many workers, of its policy if None, and the successors they may have.
+    """Return what a supervisor takes at most for so many workers (None: those of its policy) and their successors.
 
     before: what it had open when it was started; None: unknown, then its stdio is counted.
     """
