@@ -47,10 +47,15 @@ class Pauses:
         self._frozen_at: float | None = None
 
     def watch_folder(self, path: str) -> None:
-        """Watch whether this cgroup is frozen. Raises OSError."""
-        self._events = os.open(f'{path}/cgroup.events', os.O_RDONLY | os.O_CLOEXEC)
-        self._poller.register(self._events, self._on_change, select.EPOLLPRI)
-        self._on_change(0)
+        """Watch whether this cgroup is frozen. Where that can't be watched (no descriptor, no watch to be had) nobody
+        knows."""
+        try:
+            self._events = os.open(f'{path}/cgroup.events', os.O_RDONLY | os.O_CLOEXEC)
+            self._poller.register(self._events, self._on_change, select.EPOLLPRI)
+        except OSError:
+            self.close()
+        else:
+            self._on_change(0)
 
     def woken(self, waited: float | None) -> None:
         """The loop has woken up; it meant to wait at most so long, None: for as long as it takes."""
