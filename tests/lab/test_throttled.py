@@ -1,5 +1,7 @@
 """A memory.high above a pool: the workers are slowed by it, not the supervisor, and the start says what will be."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -74,11 +76,30 @@ def test_auto_divides_what_is_below_a_memory_high(home: Cgroup, tmp_path: Path) 
         assert running.stop(within=WITHIN) == 0
 
 
-def test_a_supervisor_that_is_slowed_says_by_what(home: Cgroup, tmp_path: Path) -> None:
-    with housed(home, tmp_path, 'def Worker(): pass', light=True, restart_delay=0) as running:
-        running.wait_for('worker-exit', count=2, within=WITHIN)
-        home.write('memory.high', str(int(home.read('memory.current')) // 2))
-        (record, *_) = running.wait_for('slowed', within=WITHIN)
-        assert f'memory.high of {home.path}' in record['message']
-        home.write('memory.high', 'max')
-        assert running.stop(within=WITHIN) == 0
+SLOWED: Final = """
+import logging, mmap, sys, time
+from sergeant_linux.core.policy import Policy
+from sergeant_linux.engine.slowness import LONG, Slowness
+from sergeant_linux.log.words import Journal
+
+def write(file, text):
+    with open(f'{sys.argv[1]}/{file}', 'w') as target:
+        target.write(text)
+
+write('cgroup.procs', '0')
+logging.basicConfig(stream=sys.stdout)
+policy = Policy(concurrent_workers=1, worker_class_name='W', worker_module_name='w')
+slowness = Slowness(Journal(logging.getLogger('Supervisor'), policy))
+write('memory.high', str(4 << 20))
+began, kept = time.monotonic(), []
+while time.monotonic() - began < 1.2 * LONG:
+    kept.append(mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+slowness.turned(began, time.monotonic())
+"""
+
+
+def test_after_a_turn_that_was_slowed_the_supervisor_says_by_what(leaf: Cgroup) -> None:
+    command = [sys.executable, '-c', SLOWED, str(leaf.path)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=WITHIN).stdout
+    assert 'the supervisor was held up for' in told
+    assert f'memory.high of {leaf.path} (4M) slows all that runs there' in told
