@@ -147,17 +147,19 @@ class Leaf:
         events = cgroup.table('memory.events')
         kills = events.get('oom_kill', 0)
         stat = cgroup.table('memory.stat')
+        scope = self._scope(events) if kills else None
         return MemoryEvidence(
             limit_bytes=self.limit,
             peak_bytes=cgroup.number('memory.peak'),
             current_bytes=cgroup.number('memory.current'),
             oom_kills=kills,
-            oom_scope=self._scope(events) if kills else None,
+            oom_scope=scope,
             main_killed=kills > 0 and self._main_was_killed(pid),
             anon=stat.get('anon'),
             file=stat.get('file'),
             shmem=stat.get('shmem'),
             kernel=stat.get('kernel'),
+            left_shmem=self._pool.left_shmem() if scope is OomScope.POOL else None,
         )
 
     def end_at_birth(self) -> str | None:
@@ -284,6 +286,18 @@ class PoolLimit:
 
     def ooms(self) -> int:
         return self.cgroup.table('memory.events.local').get('oom', 0)
+
+    def left_shmem(self) -> int | None:
+        """Return how many bytes of files in memory are charged to the pool and to no life that is there: a file in a
+        tmpfs outlives who has written it, and what its cgroup was charged falls to the one above."""
+        of_all = self.cgroup.table('memory.stat').get('shmem')
+        if of_all is None:
+            return None
+        of_leaves = 0
+        for leaf in self.leaves:
+            with suppress(OSError):
+                of_leaves += leaf.cgroup.table('memory.stat').get('shmem', 0)
+        return max(0, of_all - of_leaves)
 
     def account_for(self, killed: Leaf) -> None:
         ooms = self.ooms()

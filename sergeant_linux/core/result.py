@@ -90,6 +90,7 @@ class MemoryEvidence:
     oom_kills: how many of its processes the kernel's OOM killer has ended; oom_scope: for whose limit, if any;
     main_killed: whether the main process was among them.
     anon, file, shmem, kernel: what current_bytes consists of (memory.stat).
+    left_shmem: after a kill for the pool's limit, what lives that are over have left in it: files in memory (tmpfs).
     """
 
     limit_bytes: int | None
@@ -102,6 +103,7 @@ class MemoryEvidence:
     file: int | None
     shmem: int | None
     kernel: int | None
+    left_shmem: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

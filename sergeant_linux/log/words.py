@@ -222,7 +222,10 @@ class Journal:
             most = memory.peak_bytes if memory.peak_bytes is not None else memory.limit_bytes
             return f'{worker} exceeded the maximum memory limit: {most}'
         whose = 'the memory limit of the pool' if memory.oom_scope is OomScope.POOL else 'a memory limit above the pool'
-        return f'{worker} was killed by the kernel for {whose}, with {memory.peak_bytes} bytes at most'
+        left = ''
+        if memory.left_shmem:
+            left = f'; workers that have ended left files in memory (tmpfs) that take {memory.left_shmem} bytes of it'
+        return f'{worker} was killed by the kernel for {whose}, with {memory.peak_bytes} bytes at most{left}'
 
     def _details(self, exited: WorkerExited) -> list[Words]:
         """Return what the ancestor leaves out and an operator needs."""
