@@ -27,6 +27,7 @@ from sergeant_linux.core.policy import Policy
 from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.kernel import spawn
 from sergeant_linux.kernel.pidref import PidRef
+from sergeant_linux.log.handler import IDENTIFIER
 from sergeant_linux.wire import gate as gates
 from sergeant_linux.wire.marks import LIFE, POOL, ROOM, SLOT
 
@@ -151,6 +152,7 @@ class ForkServer:
             'pool': self._estate.pool,
             'folders': self._estate.folders,
             'comm': self._comm,
+            'identifier': self._policy.name or IDENTIFIER,
             'nofile': self._nofile,
             'spawn': policy.spawn,
             'conditions': self._conditions,

@@ -28,7 +28,7 @@ from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from sergeant_linux.forkserver import burial, newborn
-from sergeant_linux.kernel import module_path, prctl, procfs, proctitle, spawn
+from sergeant_linux.kernel import journal, module_path, prctl, procfs, proctitle, spawn
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.wire import gate as gates
 from sergeant_linux.wire import marks
@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> None:
     look_as_workers_do(config['conditions'])  # from here on, what we import may be the user's
     prctl.set_name(config['comm'])
     control = socket.socket(fileno=CONTROL_FD)
+    journal.renew_streams(config['identifier'], os.environ)
     failed = preload(config)
     threads = procfs.threads(os.getpid())
     gates.send(control, {'type': 'serving', 'threads': threads, 'failed': failed}, patience=1.0)
@@ -143,6 +144,7 @@ class Server:
         for fd in fds:
             os.set_inheritable(fd, False)  # recv_fds takes no MSG_CMSG_CLOEXEC (Python 3.11 to 3.13 ignore its flags)
         names = gates.decode(data)['fds']
+        journal.renew_streams(self._config['identifier'], os.environ)  # or what is born prints into nothing, and fails
         if fds:
             self._serve(socket.socket(fileno=fds[0]), dict(zip(names[1:], fds[1:], strict=False)), len(names))
         return True

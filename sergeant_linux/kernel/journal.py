@@ -7,7 +7,10 @@ of stdout and stderr. An entry with fields goes as a datagram to a socket (syste
 bound; what is longer goes as a sealed memfd. The journal reads by itself who has sent it. A connected datagram socket
 polls as writable when its peer's queue has room, another one always does. systemd holds the journal's socket, so that
 it outlives the journal's own restarts.
-Consequence: whether stderr is the journal is asked of the kernel, by fstat(2).
+A stream of lines is a connection, and ends with the journal that has accepted it (`systemctl stop systemd-journald`):
+who writes then gets EPIPE, for ever. Another one is had by connecting to the journal and saying how its lines are to be
+taken (sd_journal_stream_fd(3)); whose lines they are the journal sees by itself.
+Consequence: whether stderr is the journal is asked of the kernel, by fstat(2), and whether it has ended, by poll(2).
 
 Invariant: nothing here blocks.
 """
@@ -15,13 +18,20 @@ Invariant: nothing here blocks.
 import errno
 import fcntl
 import os
+import select
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Final
 
 STREAM: Final = 'JOURNAL_STREAM'
 
 SOCKET: Final = '/run/systemd/journal/socket'
+STREAMS: Final = '/run/systemd/journal/stdout'
+
+STDIO: Final = (1, 2)
+
+INFO: Final = 6
+"""LOG_INFO (syslog(3))."""
 
 _BUFFER: Final = 8 * 1024 * 1024
 """Asked for as the size of our side's buffer, in bytes; the kernel gives what it allows."""
@@ -39,6 +49,42 @@ def is_stream(fd: int, environ: Mapping[str, str]) -> bool:
     except OSError:
         return False
     return environ.get(STREAM) == f'{status.st_dev}:{status.st_ino}'
+
+
+def renew_streams(
+    identifier: str, environ: MutableMapping[str, str], fds: Iterable[int] = STDIO, path: str = STREAMS
+) -> bool:
+    """Put a fresh stream in the place of those descriptors that were one to the journal, and have ended; also as
+    `JOURNAL_STREAM`. Return whether that was done: False where there is nothing to do, or no journal listens now."""
+    ended = [fd for fd in fds if is_stream(fd, environ) and _has_ended(fd)]
+    if not ended:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as stream:
+            stream.connect(path)
+            stream.shutdown(socket.SHUT_RD)
+            stream.sendall(_header(identifier))
+            stream.setblocking(True)  # as those that are made by systemd
+            status = os.fstat(stream.fileno())
+            for fd in ended:
+                os.dup2(stream.fileno(), fd)
+    except OSError:
+        return False
+    environ[STREAM] = f'{status.st_dev}:{status.st_ino}'
+    return True
+
+
+def _has_ended(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)  # POLLERR and POLLHUP are always told
+    return bool(poll.poll(0))
+
+
+def _header(identifier: str) -> bytes:
+    """Identifier, unit (the journal knows better), priority, whether lines may begin with one of their own, and where
+    else they are to go: nowhere."""
+    name = identifier.replace('\n', ' ').encode('utf-8', 'surrogateescape')
+    return b'%b\n\n%d\n1\n0\n0\n0\n' % (name, INFO)
 
 
 def encode(entry: Iterable[tuple[str, str]]) -> bytes:

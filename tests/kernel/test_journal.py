@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sergeant_linux.kernel.journal import JournalSocket, encode, is_stream
+from sergeant_linux.kernel.journal import STREAM, JournalSocket, encode, is_stream, renew_streams
 from tests.kernel.journals import listen, place
 
 __all__ = ['place']
@@ -113,3 +113,45 @@ def test_a_journal_that_came_anew_is_told_by_the_same_socket(place: str) -> None
 def test_where_nobody_listens_there_is_no_way(place: str) -> None:
     with pytest.raises(FileNotFoundError):
         JournalSocket(place)
+
+
+def stream_to(journal: socket.socket) -> tuple[socket.socket, socket.socket, dict[str, str]]:
+    """Return a stream to this journal, the journal's end, and an environment that names the stream."""
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.connect(journal.getsockname())
+    status = os.fstat(ours.fileno())
+    return ours, journal.accept()[0], {STREAM: f'{status.st_dev}:{status.st_ino}'}
+
+
+def test_a_stream_that_has_ended_is_renewed_where_it_was(place: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as journal:
+        journal.bind(place)
+        journal.listen()
+        ours, theirs, environ = stream_to(journal)
+        with ours:
+            theirs.close()
+            assert not renew_streams('crawl', {}, [ours.fileno()], place), 'it is no stream that we know of'
+
+            assert renew_streams('crawl\n0', environ, [ours.fileno()], place)
+
+            os.write(ours.fileno(), b'printed\n')
+            theirs, _ = journal.accept()
+            with theirs:
+                assert theirs.recv(100).decode() == 'crawl 0\n\n6\n1\n0\n0\n0\nprinted\n'
+                assert os.get_blocking(ours.fileno())
+                assert is_stream(ours.fileno(), environ)
+                assert not renew_streams('crawl', environ, [ours.fileno()], place), 'it goes on'
+
+
+def test_a_stream_stays_as_it_is_while_no_journal_listens(place: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as journal:
+        journal.bind(place)
+        journal.listen()
+        ours, theirs, environ = stream_to(journal)
+        theirs.close()
+    with ours:
+        before = dict(environ)
+
+        assert not renew_streams('crawl', environ, [ours.fileno()], place)
+
+        assert environ == before and is_stream(ours.fileno(), environ)

@@ -147,3 +147,15 @@ def test_a_unit_whose_records_may_be_dropped_says_so_at_its_start(pool: Pool) ->
 
     [warning] = pool.entries('SERGEANT_EVENT=log-limited')
     assert 'LogRateLimitBurst=10000 in told.service' in warning['MESSAGE']
+
+
+def test_what_new_workers_print_reaches_a_journal_that_was_stopped_and_came_back(pool: Pool) -> None:
+    pool.start()
+    wait_until(lambda: len(pool.entries('MESSAGE=a worker prints')) == 1, 'a worker that prints', pool.told)
+    run('systemctl', 'stop', 'systemd-journald.service')
+    run('systemctl', 'start', 'systemd-journald.service')  # its sockets would, but who asks for entries can't wait
+
+    (pool.folder / 'fail').touch()
+
+    wait_until(lambda: len(pool.entries('MESSAGE=a worker prints')) == 2, 'another one that prints', pool.told)
+    assert len(pool.entries('SERGEANT_EVENT=worker-exit')) == 1
