@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from sergeant_linux.control.client import PoolError
+from sergeant_linux.control.requests import PAUSE
 from tests.scenarios.pool import Pool, pool, wait_until
 from tests.worker.queues import Queue
 
@@ -40,6 +41,21 @@ from tests.scenarios.workers import Tasks
 class Worker(Tasks):
     def do(self, task):
         time.sleep(1000)
+"""
+
+
+GOES_IN_ITS_TURN: Final = """
+import os, signal, time
+
+def Worker():
+    def go(*_):
+        time.sleep(int(os.environ['SERGEANT_WORKER_SLOT']) * 0.04)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, go)
+    print('listens', flush=True)
+    while True:
+        signal.pause()
 """
 
 
@@ -182,6 +198,33 @@ def test_a_stop_tells_who_is_busy_and_answers_when_all_are_gone(tmp_path: Path, 
         assert answer == {'result': {'status': 0}}
         assert running.exit_status() == 0
     queue.close()
+
+
+def test_a_stop_that_waits_tells_who_is_left_a_few_times_a_second_however_many_go(tmp_path: Path) -> None:
+    """Each piece of news names all who are left: at every end of one, it would take N looks at N workers."""
+    with pool(tmp_path, GOES_IN_ITS_TURN, concurrent_workers=15, timeout_stop='10s') as running:
+        running.hear('listens', count=15)
+        with running.client() as client:
+            began = time.monotonic()
+            *news, answer = client.stream('stop')
+            took = time.monotonic() - began
+
+        assert answer == {'result': {'status': 0}}
+        assert len(news[0]['busy']) > 10
+        assert 2 <= len(news) <= 2 + took / PAUSE
+
+
+def test_a_restart_that_waits_tells_what_is_left_a_few_times_a_second(tmp_path: Path) -> None:
+    with pool(tmp_path, STAYS, concurrent_workers=15, max_surge=15) as running:
+        ready(running, 15)
+        with running.client() as client:
+            began = time.monotonic()
+            *news, answer = client.stream('restart')
+            took = time.monotonic() - began
+
+        assert answer == {'result': {'slots': list(range(15))}}
+        assert news[0]['waiting'] == list(range(15))
+        assert len(news) <= 2 + took / PAUSE
 
 
 def test_a_signal_is_sent_to_the_worker_of_a_slot(tmp_path: Path) -> None:
