@@ -17,8 +17,8 @@ from itertools import islice
 from typing import Final
 
 from sergeant_linux.containment.leaves import Leaf, Leaves, is_final
-from sergeant_linux.containment.search import reap
 from sergeant_linux.core.deadlines import Deadlines
+from sergeant_linux.kernel.zombies import reap
 
 FIRST_LOOK: Final = 0.001
 LONGEST_PAUSE: Final = 0.25

@@ -9,10 +9,10 @@
 Invariant: of each life that was ended `elapse` tells once, unless something of it can't be ended.
 """
 
-from collections.abc import Iterable
 from typing import Protocol
 
 from sergeant_linux.containment.leaves import Leaf
+from sergeant_linux.core.deadlines import earliest
 
 
 class Containment(Protocol):
@@ -75,8 +75,3 @@ class Together:
     def close(self) -> None:
         for each in self._all:
             each.close()
-
-
-def earliest(deadlines: Iterable[float | None]) -> float | None:
-    """Return the first of these; None: there is none."""
-    return min((each for each in deadlines if each is not None), default=None)

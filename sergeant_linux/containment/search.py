@@ -29,6 +29,7 @@ from sergeant_linux.forkserver import burial
 from sergeant_linux.kernel import procfs
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.kernel.procfs import Stat
+from sergeant_linux.kernel.zombies import reap
 from sergeant_linux.wire.marks import LIFE, POOL, pool_limit, supervisor_of
 
 SPACING: Final = 10
@@ -253,9 +254,3 @@ def _supervisors_of(pid: int) -> Iterator[int]:
         number = pool.partition('-')[0]
         if number.isdecimal():
             yield int(number)
-
-
-def reap(pid: int) -> None:
-    """Reap this child if it is a zombie."""
-    with suppress(ChildProcessError):
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)

@@ -90,7 +90,7 @@ class Notifier:
             self._half = span / 2
             self._ping_at = time.monotonic() + self._half
 
-    def look(self, now: float) -> None:
+    def elapse(self, now: float) -> None:
         """Something may have happened, or a deadline has come: tell what is new."""
         if self._socket is None:
             return
@@ -112,7 +112,7 @@ class Notifier:
         self._send(now)
 
     def next_deadline(self) -> float | None:
-        """Return when `look` is to be called next, in seconds of the monotonic clock; None: nothing is due."""
+        """Return when `elapse` is to be called next, in seconds of the monotonic clock; None: nothing is due."""
         if self._socket is None:
             return None
         nearest = min(

@@ -14,8 +14,8 @@ control group. A line that is no request gets an answer, and the connection live
 Price: a client that follows events and stops reading for long enough misses the rest. Clients that are all at work, or
 that have all come within the last second, do keep a newcomer out.
 
-Invariant: nothing a client or the desk does raises into the loop; every request that was heard gets one answer, or its
-client is gone.
+Invariant: nothing that a client does raises into the loop. What the desk raises is an error of our own: it is answered,
+and ends the pool, as anywhere else. Every request that was heard gets one answer, or its client is gone.
 """
 
 import errno
@@ -175,9 +175,9 @@ class _Client:
         reply = Reply(self, id)
         try:
             self._control.desk(verb, arguments, reply)
-        except Exception as error:
-            self.report(error)
-            reply.failed(protocol.INTERNAL, f'{verb:.100}: an error of our own; the log has more')
+        except Exception:
+            reply.failed(protocol.INTERNAL, f'{verb:.100}: an error of our own, which ends the pool; the log has more')
+            raise
         return True
 
     # Out.

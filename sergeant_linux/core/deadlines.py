@@ -7,7 +7,7 @@ Several deadlines can come at once, and what is done about the first can make th
 one.
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
@@ -65,3 +65,8 @@ class Deadlines(Generic[K]):
             key = heappop(self._heap)[2]
             del self._current[key]
             yield key
+
+
+def earliest(deadlines: Iterable[float | None]) -> float | None:
+    """Return the first of these; None: there is none."""
+    return min((each for each in deadlines if each is not None), default=None)

@@ -23,6 +23,7 @@ from sergeant_linux.core.events import Event, GenerationFailed, GenerationServes
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.units import format_span
 from sergeant_linux.engine.fork_server import ForkServer, LeftThreads, Serving
+from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
 from sergeant_linux.log.words import Journal
 
@@ -53,6 +54,7 @@ class Generations:
         self,
         pool: Pool,
         poller: Poller[Handler],
+        children: Children,
         journal: Journal,
         make_server: Callable[[], ForkServer],
         happened: Callable[[Event], None],
@@ -60,6 +62,7 @@ class Generations:
     ) -> None:
         self._pool = pool
         self._poller = poller
+        self._children = children
         self._journal = journal
         self._make_server = make_server
         self._happened = happened
@@ -107,7 +110,7 @@ class Generations:
         if server is not None:
             server.settled(life)
 
-    def next_errand(self) -> float | None:
+    def next_deadline(self) -> float | None:
         """Return when `elapse` is due; None when nothing is."""
         return self._errands.next()
 
@@ -125,26 +128,18 @@ class Generations:
         for server in self._all():
             server.lose_time(seconds)
 
-    def pids(self) -> set[int]:
-        """Return the pids of all servers that are not reaped."""
-        return {server.process.pid for server in self._all() if server.process is not None}
-
-    def reap(self, pid: int) -> None:
-        """The server with this pid is a zombie."""
-        for server in self._all():
-            if server.process is not None and server.process.pid == pid:
-                self._on_exit(server, 0)
-
     def close(self) -> None:
         """End all servers, and have what they have left looked for."""
-        for pid in self.pids():
-            self._stragglers.look_for(-pid, session=pid)
+        for server in self._all():
+            if server.process is not None:
+                self._stragglers.look_for(-server.process.pid, session=server.process.pid)
         if self._has_begun:
             self._stragglers.look_for(FORK_SERVER, session=0)
             self._stragglers.look_for_births()
         for server in self._all():
             server.give_up()
             if server.process is not None:
+                self._children.leave(server.process)
                 server.process.end(PATIENCE)
             server.close()
         self._servers.clear()
@@ -171,7 +166,7 @@ class Generations:
         self._has_begun = True
         assert server.control is not None and server.process is not None
         self._poller.register(server.control, partial(self._on_control, server))
-        self._poller.register(server.process, partial(self._on_exit, server))
+        self._children.enter(server.process, partial(self._on_exit, server))
         self._errands.arm(Errand(generation, Due.OVERDUE), now + self._pool.policy.timeout_start)
 
     def _on_control(self, server: ForkServer, events: int) -> None:
@@ -205,7 +200,7 @@ class Generations:
             return
         server.hear()
         self._poller.unregister(server.control)
-        self._poller.unregister(server.process)
+        self._children.leave(server.process)
         ended = server.bury(time.monotonic())
         assert ended is not None
         self._stragglers.look_for_births()

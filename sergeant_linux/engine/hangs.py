@@ -16,6 +16,7 @@ from typing import Final
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.hang import Hung, judge
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.engine.lifeline import Lifeline
 from sergeant_linux.wire.scoreboard import Page
 
 LATE: Final = 1.0
@@ -38,6 +39,10 @@ class Watchdog:
         self._watched: dict[int, _Watched] = {}
         self._looks: Deadlines[int] = Deadlines()
 
+    def born(self, lifeline: Lifeline, now: float) -> None:
+        """Begin with this life, which has a process."""
+        self.watch(lifeline.number, lifeline.page, now)
+
     def watch(self, life: int, page: Page | None, now: float) -> None:
         """Begin with this life. Without a page there is nothing to be seen of it."""
         if page is not None:
@@ -50,8 +55,8 @@ class Watchdog:
             watched.since = now
             self._look_again_in_a_span(life, watched, now)
 
-    def forget(self, life: int) -> None:
-        """The life is over, before its page is closed."""
+    def ended(self, life: int) -> None:
+        """The life is over, and its page is about to be closed."""
         self._watched.pop(life, None)
         self._looks.disarm(life)
 
@@ -70,11 +75,11 @@ class Watchdog:
                 watched.since = now
                 self._look_again_in_a_span(life, watched, now)
 
-    def next_look(self) -> float | None:
-        """Return when `look` is due; None when nothing is to be looked at."""
+    def next_deadline(self) -> float | None:
+        """Return when `elapse` is due; None when nothing is to be looked at."""
         return self._looks.next()
 
-    def look(self, now: float) -> list[tuple[int, str]]:
+    def elapse(self, now: float) -> list[tuple[int, str]]:
         """Look at every life that is due; return those that are hung, and why. These are not looked at again."""
         hung: list[tuple[int, str]] = []
         for life in self._looks.elapse(now):
@@ -88,6 +93,11 @@ class Watchdog:
             else:
                 self._look_at(life, watched, verdict.at)
         return hung
+
+    def close(self) -> None:
+        """Watch nobody."""
+        for life in list(self._watched):
+            self.ended(life)
 
     def _look_again_in_a_span(self, life: int, watched: _Watched, now: float) -> None:
         if self._span is not None:

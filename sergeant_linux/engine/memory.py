@@ -22,6 +22,7 @@ from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import LifeEvent, MemoryExceeded, MemoryHigh
 from sergeant_linux.core.memory import CALM_CEILING, Finding, Gauge
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.engine.lifeline import Lifeline
 from sergeant_linux.helpers.staff import Meter
 from sergeant_linux.kernel.procfs import Statm
 
@@ -46,6 +47,11 @@ class MemoryWatch:
         self._gauges: dict[int, Gauge] = {}
         self._looks: Deadlines[int] = Deadlines()
 
+    def born(self, lifeline: Lifeline, now: float) -> None:
+        """Begin with this life, which has a process."""
+        assert lifeline.process is not None
+        self.watch(lifeline.number, lifeline.process.pid, lifeline.leaf, now)
+
     def watch(self, life: int, pid: int, leaf: Leaf | None, now: float) -> None:
         """Begin with this life."""
         gauge = self._gauge()
@@ -61,6 +67,10 @@ class MemoryWatch:
         if life in self._gauges:
             self._gauges[life].ready(now)
             self._looks.arm(life, now)
+
+    def ended(self, life: int) -> None:
+        """The life is over, and its descriptors are about to be closed."""
+        self.forget(life)
 
     def forget(self, life: int) -> int | None:
         """The life is over: let go of it and return its highest sample in bytes, None without one."""
@@ -93,11 +103,11 @@ class MemoryWatch:
             gauge.told, gauge.over_mark = False, 0
             self._looks.arm(life, now)
 
-    def next_look(self) -> float | None:
-        """Return when `look` is due; None when nothing is to be looked at."""
+    def next_deadline(self) -> float | None:
+        """Return when `elapse` is due; None when nothing is to be looked at."""
         return self._looks.next()
 
-    def look(self, now: float) -> list[FoundOut]:
+    def elapse(self, now: float) -> list[FoundOut]:
         """Look at every life that is due and return what was found."""
         found: list[FoundOut] = []
         for life in self._looks.elapse(now):

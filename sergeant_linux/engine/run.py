@@ -3,10 +3,12 @@
 import logging
 import os
 import sys
+from random import Random
 from typing import Final, NoReturn
 
 from sergeant_linux.core.exit import HOST_CANT
 from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.pool import Pool
 from sergeant_linux.engine.borrowed import Host, open_missing_stdio
 from sergeant_linux.engine.loop import Loop
 from sergeant_linux.host import CantRun, descriptors, resources
@@ -69,7 +71,8 @@ def check_descriptors(policy: Policy, host: Host) -> None:
 
 def _loop(policy: Policy, journal: Journal, handler: LogHandler | None, host: Host) -> Loop:
     """Return a loop that can run. Raises `CantRun` when the host does not give the descriptors it needs."""
+    chance = Random()
     try:
-        return Loop(policy, journal, handler, host, os.environ)
+        return Loop(Pool(policy, chance), chance, journal, handler, host, os.environ)
     except OSError as error:
         raise CantRun(f'cannot begin: {error}') from None

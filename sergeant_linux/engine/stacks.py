@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from sergeant_linux.engine.lifeline import Lifeline
 from sergeant_linux.kernel.poller import Handler, Poller
 
 PATIENCE: Final = 1.0
@@ -122,9 +123,15 @@ class Stacks:
     def elapse(self, now: float) -> None:
         """Hand out the answers that are all there."""
         for life in [life for life, (dump, _) in self._open.items() if dump.over(now)]:
-            self.forget(life)
+            self.ended(life)
 
-    def forget(self, life: int) -> None:
+    def born(self, lifeline: Lifeline, now: float) -> None:
+        """Nobody asks yet."""
+
+    def ready(self, life: int, now: float) -> None:
+        """Who wants to may ask."""
+
+    def ended(self, life: int) -> None:
         """The worker is gone, or has answered: hand out what there is. Before its pipe is closed."""
         if life in self._open:
             dump, waiting = self._open.pop(life)
@@ -132,6 +139,11 @@ class Stacks:
             dump.on_readable(time.monotonic())
             for done in waiting:
                 done(dump.result)
+
+    def close(self) -> None:
+        """Hand out what there is, to all who wait."""
+        for life in list(self._open):
+            self.ended(life)
 
 
 def _plain(data: bytes) -> str:

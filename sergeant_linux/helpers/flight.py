@@ -23,6 +23,7 @@ from sergeant_linux.core.flight import beginning, line
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.helpers.helper import Helper, Note
 from sergeant_linux.helpers.recorder import BEGINS, GOES_ON, LONGEST_PIECE
+from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
 
 SIZE: Final = 8 * 1024**2
@@ -50,12 +51,13 @@ class FlightRecorder(Helper):
         pool: Pool,
         chance: Random,
         poller: Poller[Handler],
+        children: Children,
         note: Note,
         environ: Mapping[str, str],
         retry: float,
     ) -> None:
         """path: the file, None: there is no record. chance: the pool's."""
-        super().__init__(poller, note, environ, retry)
+        super().__init__(poller, children, note, environ, retry)
         self._path = path
         self._pool = pool
         self._chance = chance

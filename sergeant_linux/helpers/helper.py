@@ -22,6 +22,7 @@ from typing import ClassVar, Final, Protocol
 
 from sergeant_linux.helpers import AT_WORK
 from sergeant_linux.kernel import spawn
+from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.kernel.poller import Handler, Poller
 
@@ -49,11 +50,14 @@ class Helper:
     """Seconds between the end of one and the start of the next."""
     patience: ClassVar[float] = PATIENCE
 
-    def __init__(self, poller: Poller[Handler], note: Note, environ: Mapping[str, str], retry: float) -> None:
+    def __init__(
+        self, poller: Poller[Handler], children: Children, note: Note, environ: Mapping[str, str], retry: float
+    ) -> None:
         """retry: seconds to wait when no process can be made."""
         self.process: PidRef | None = None
         self.at_work = False
         self._poller = poller
+        self._children = children
         self._note = note
         self._environ = environ
         self._retry = retry
@@ -101,7 +105,7 @@ class Helper:
                 os.close(fd)
         self._control, self._due, self._recalled = ours, None, False
         self._poller.register(ours, self._on_control)
-        self._poller.register(self.process, self.on_exit)
+        self._children.enter(self.process, self.on_exit)
         self.expect(time.monotonic() + self.patience)
 
     def wait_until_at_work(self, patience: float = PATIENCE) -> None:
@@ -164,7 +168,7 @@ class Helper:
     def close(self) -> None:
         """End it, and start none again."""
         if self.process is not None:
-            self._poller.unregister(self.process)
+            self._children.leave(self.process)
             self.process.end()
             self._let_go()
         self._due = None
@@ -235,9 +239,11 @@ class Helper:
 
     def _let_go(self) -> None:
         """It has ended, or is of no use any more: let go of what we have of it."""
-        for holder in (self._control, self.process):
-            if holder is not None:
-                self._poller.unregister(holder)
-                holder.close()
+        if self._control is not None:
+            self._poller.unregister(self._control)
+            self._control.close()
+        if self.process is not None:
+            self._children.leave(self.process)
+            self.process.close()
         self._control = self.process = self._deadline = None
         self.at_work = self._recalled = False

@@ -10,6 +10,7 @@ from typing import Final
 from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.helpers import DISMISSED
 from sergeant_linux.helpers.helper import Helper, Note
+from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
 
 FAREWELL: Final = 1.0
@@ -24,9 +25,15 @@ class Undertaker(Helper):
     replace_after = 0.1
 
     def __init__(
-        self, estate: Estate, poller: Poller[Handler], note: Note, environ: Mapping[str, str], retry: float
+        self,
+        estate: Estate,
+        poller: Poller[Handler],
+        children: Children,
+        note: Note,
+        environ: Mapping[str, str],
+        retry: float,
     ) -> None:
-        super().__init__(poller, note, environ, retry)
+        super().__init__(poller, children, note, environ, retry)
         self._estate = estate
 
     def given(self) -> tuple[Sequence[str], Sequence[int]]:
@@ -52,8 +59,10 @@ class Meter(Helper):
     title = 'meter'
     module = 'sergeant_linux.helpers.meter'
 
-    def __init__(self, poller: Poller[Handler], note: Note, environ: Mapping[str, str], retry: float) -> None:
-        super().__init__(poller, note, environ, retry)
+    def __init__(
+        self, poller: Poller[Handler], children: Children, note: Note, environ: Mapping[str, str], retry: float
+    ) -> None:
+        super().__init__(poller, children, note, environ, retry)
         self.answered: Callable[[int, int | None, float], None] = lambda life, measured, now: None
         self.dropped: Callable[[Collection[int], float], None] = lambda lives, now: None
         self._asked: set[int] = set()
@@ -100,8 +109,10 @@ class Limiter(Helper):
     module = 'sergeant_linux.helpers.limiter'
     patience = 60.0
 
-    def __init__(self, poller: Poller[Handler], note: Note, environ: Mapping[str, str], retry: float) -> None:
-        super().__init__(poller, note, environ, retry)
+    def __init__(
+        self, poller: Poller[Handler], children: Children, note: Note, environ: Mapping[str, str], retry: float
+    ) -> None:
+        super().__init__(poller, children, note, environ, retry)
         self._files: dict[str, str] = {}
 
     def is_wanted(self) -> bool:

@@ -287,35 +287,36 @@ class RealKernel(Hears):
         self._witness = Witness(policy)
         self.heard = self._witness.heard
         self._loop = loop_with(self._witness, host)
-        self._loop._begin()
+        self._runner = self._loop.runner
+        self._loop.begin()
 
     def obey(self, *orders: Order) -> None:
         for order in orders:
             self._witness.shadow.obey(order)
-            self._loop.obey([order])
+            self._runner.obey([order])
 
     def _go_on(self) -> None:
         self._witness.patience_ends = time.monotonic() + DEADLINE
-        self._loop._turn()
+        self._loop.turn()
 
     def let_be_born(self, life: int) -> None:
         gate = select.poll()
-        gate.register(self._loop._unborn[life].gate, select.POLLIN)
+        gate.register(self._runner._unborn[life].gate, select.POLLIN)
         assert gate.poll(DEADLINE * 1000)
 
     def let_end(self, life: int) -> None:
-        process = self._loop._alive[life].process
+        process = self._runner._alive[life].process
         assert process is not None and process.exited(DEADLINE)
 
     def notice_end(self, life: int) -> None:
-        self._loop._on_exit(self._loop._alive[life], EPOLLIN)
+        self._runner._on_exit(self._runner._alive[life], EPOLLIN)
 
     def let_births_end(self) -> None:
-        while self._loop._unborn or self._loop._stragglers.due(hurry=True) is not None:
+        while self._runner._unborn or self._runner._stragglers.due(hurry=True) is not None:
             self._go_on()
 
     def lose_its_fork_server(self) -> None:
-        process = self._loop._generations._servers[FIRST_GENERATION].process
+        process = self._runner._generations._servers[FIRST_GENERATION].process
         assert process is not None
         process.signal(signal.SIGKILL)
 
@@ -328,8 +329,7 @@ class RealKernel(Hears):
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self._loop._pool_is_lost()
-        self._loop._end()
+        self._loop.end(0)
 
 
 def policy_for(worker: str, **knobs: Any) -> Policy:
@@ -342,9 +342,7 @@ def loop_with(pool: Pool, host: Host) -> Loop:
     """Return a loop that runs this pool, and is quiet about it."""
     logger = logging.getLogger('contract')
     logger.setLevel(logging.CRITICAL + 1)
-    loop = Loop(pool.policy, Journal(logger, pool.policy), None, host, os.environ)
-    loop._pool = loop._generations._pool = pool
-    return loop
+    return Loop(pool, Random(), Journal(logger, pool.policy), None, host, os.environ)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.engine.memory import FoundOut, MemoryWatch, MeterWatch, RssWatch
 from sergeant_linux.helpers.staff import Meter
+from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
 from tests.contract.watching import DEADLINE, LIFE, Bench, MemoryWatchContract
 
@@ -28,7 +29,7 @@ class MeterBench(RssBench):
     def __init__(self) -> None:
         super().__init__()
         self.poller: Poller[Handler] = Poller()
-        self.meter = Meter(self.poller, lambda *_, **__: None, os.environ, 1.0)
+        self.meter = Meter(self.poller, Children(self.poller), lambda *_, **__: None, os.environ, 1.0)
         self.found: list[FoundOut] = []
 
     def watch(self, policy: Policy) -> MemoryWatch:
@@ -50,7 +51,7 @@ class MeterBench(RssBench):
     def look(self, watch: MemoryWatch, now: float) -> list[FoundOut]:
         self.found.clear()
         super().look(watch, now)
-        while watch.next_look() is None:
+        while watch.next_deadline() is None:
             self._turn()
         return list(self.found)
 

@@ -54,7 +54,7 @@ class Bench(ABC):
 
     def look(self, watch: MemoryWatch, now: float) -> list[FoundOut]:
         """Return what a look finds out."""
-        return watch.look(now)
+        return watch.elapse(now)
 
     def grow(self) -> None:
         """Have the subject take `MORE`."""
@@ -81,7 +81,7 @@ def looks(bench: Bench, watch: MemoryWatch, number: int, now: float) -> list[Fou
     """Return what so many looks find out, each made when it is due, the first not before `now`."""
     found: list[FoundOut] = []
     for _ in range(number):
-        due = watch.next_look()
+        due = watch.next_deadline()
         assert due is not None
         now = max(now, due)
         found += bench.look(watch, now)
@@ -96,7 +96,7 @@ class MemoryWatchContract:
         try:
             bench.begin(watch, 0.0)
             watch.ready(LIFE, 0.0)
-            assert watch.next_look() is None
+            assert watch.next_deadline() is None
             assert watch.forget(LIFE) is None
         finally:
             watch.close()
@@ -105,12 +105,12 @@ class MemoryWatchContract:
         watch = bench.watch(policy(worker_memory_high=MARK))
         try:
             bench.begin(watch, 1.0)
-            assert watch.next_look() == 1.0
+            assert watch.next_deadline() == 1.0
             assert bench.look(watch, 1.0) == []
             watch.ready(LIFE, 1.5)
-            assert watch.next_look() == 1.5
+            assert watch.next_deadline() == 1.5
             assert bench.look(watch, 1.5) == []
-            due = watch.next_look()
+            due = watch.next_deadline()
             assert due is not None and due > 1.5
         finally:
             watch.close()
@@ -149,7 +149,7 @@ class MemoryWatchContract:
             bench.look(watch, 0.0)
             highest = watch.forget(LIFE)
             assert highest is not None and highest >= MORE
-            assert watch.next_look() is None
+            assert watch.next_deadline() is None
             assert watch.forget(LIFE) is None
             assert os.listdir('/proc/self/fd') == before
         finally:
@@ -161,7 +161,7 @@ class MemoryWatchContract:
             bench.begin(watch, 0.0)
             bench.end()
             assert bench.look(watch, 0.0) == []
-            due = watch.next_look()
+            due = watch.next_deadline()
             assert due is not None and due > 0.0
         finally:
             watch.close()

@@ -128,7 +128,10 @@ def serve(listener: socket.socket, group: int | None = None) -> NoReturn:
             deadline = control.next_deadline()
             for handler, events in poller.wait(None if deadline is None else deadline - time.monotonic()):
                 handler(events)
-            control.elapse(time.monotonic())
+            try:
+                control.elapse(time.monotonic())
+            except RuntimeError as error:  # of the desk: a real loop ends
+                desk.on_error(error)
             desk.after_a_turn()
 
 

@@ -203,7 +203,7 @@ def test_a_line_without_an_end_is_refused_before_it_ends(server: Server) -> None
 # A desk that errs.
 
 
-def test_a_desk_that_raises_is_an_internal_error_which_the_loop_is_told(server: Server) -> None:
+def test_what_the_desk_raises_is_answered_and_comes_through_to_the_loop(server: Server) -> None:
     wire = server.wire()
 
     assert code(wire.ask('raise')) == 'internal'

@@ -43,7 +43,7 @@ class Manager:
 
     def look(self) -> list[Message]:
         """Let the notifier look, and return what was said."""
-        self.notifier.look(self.world.now)
+        self.notifier.elapse(self.world.now)
         return self.heard()
 
     def heard(self) -> list[Message]:
@@ -369,10 +369,10 @@ def test_what_a_full_manager_can_not_take_is_told_when_it_reads_again(manager: M
             while other.sendto(b'X=1\n', pool.socket.getsockname()):
                 pass
         pool.world.up()
-        pool.notifier.look(pool.world.now)
+        pool.notifier.elapse(pool.world.now)
         while (due := pool.due() - pool.world.now) and pool.world.now < 100:
             pool.world.wait(due)
-            pool.notifier.look(pool.world.now)
+            pool.notifier.elapse(pool.world.now)
         assert len(pool.notifier._outbox) == 1, 'what waits does not grow'
         assert all(message == {'X': '1'} for message in pool.heard())
 
@@ -386,9 +386,9 @@ def test_a_manager_that_is_gone_is_complained_of_once(manager: Make) -> None:
     pool.socket.close()
     pool.world.up()
 
-    pool.notifier.look(pool.world.now)
+    pool.notifier.elapse(pool.world.now)
     pool.world.wait(1)
-    pool.notifier.look(pool.world.now)
+    pool.notifier.elapse(pool.world.now)
 
     told = [event for event in pool.journal.recent.last(100) if event['event'] == 'notify-failed']
     assert [event['message'] for event in told] == [
@@ -402,7 +402,7 @@ def test_an_address_that_is_none_is_complained_of_and_the_pool_goes_on(manager: 
 
     deaf = Notifier(pool.world.pool, status, pool.journal, {'NOTIFY_SOCKET': 'tcp:1', 'WATCHDOG_USEC': '1'}, PID)
 
-    deaf.look(0.0)
+    deaf.elapse(0.0)
     assert deaf.next_deadline() is None
     assert pool.journal.recent.last(1)[0]['message'] == (
         'the service manager can not be told of this pool (NOTIFY_SOCKET): '

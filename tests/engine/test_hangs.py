@@ -57,18 +57,18 @@ def watching(workers: list[Worker], now: float, span: float | None = SPAN) -> Wa
 def test_without_the_knob_nothing_is_ever_due(workers: list[Worker], now: float) -> None:
     watchdog = watching(workers, now, span=None)
 
-    assert watchdog.next_look() is None
-    assert watchdog.look(now + 10 * SPAN) == []
+    assert watchdog.next_deadline() is None
+    assert watchdog.elapse(now + 10 * SPAN) == []
 
 
 def test_a_worker_is_looked_at_for_the_first_time_a_span_after_it_is_ready(workers: list[Worker], now: float) -> None:
     watchdog = Watchdog(policy())
     watchdog.watch(0, workers[0].page, now)
-    assert watchdog.next_look() is None
+    assert watchdog.next_deadline() is None
 
     watchdog.ready(0, now + 5)
 
-    assert watchdog.next_look() == now + 5 + SPAN
+    assert watchdog.next_deadline() == now + 5 + SPAN
 
 
 def test_what_a_worker_did_before_it_was_ready_does_not_count(workers: list[Worker], now: float) -> None:
@@ -76,8 +76,8 @@ def test_what_a_worker_did_before_it_was_ready_does_not_count(workers: list[Work
     watchdog = watching(workers[:1], now)
     watchdog.ready(0, now + 30)  # said once more
 
-    assert watchdog.next_look() == now + SPAN
-    assert watchdog.look(now + SPAN) == [(0, 'in one task for 1min, longer than 1min')]
+    assert watchdog.next_deadline() == now + SPAN
+    assert watchdog.elapse(now + SPAN) == [(0, 'in one task for 1min, longer than 1min')]
 
 
 def test_a_worker_that_hangs_in_a_task_is_found_when_the_span_is_over_and_once(
@@ -87,21 +87,21 @@ def test_a_worker_that_hangs_in_a_task_is_found_when_the_span_is_over_and_once(
     workers[0].is_in_a_task_since(now + 10)
     workers[1].gives_a_sign(now + 59)
 
-    assert watchdog.look(now + SPAN) == []
-    assert watchdog.next_look() == now + 10 + SPAN
-    assert watchdog.look(now + 10 + SPAN) == [(0, 'in one task for 1min, longer than 1min')]
-    assert watchdog.next_look() == now + 59 + SPAN
-    assert watchdog.look(now + 59 + SPAN) == [(1, 'without a sign of life for 1min, longer than 1min')]
-    assert watchdog.next_look() is None
+    assert watchdog.elapse(now + SPAN) == []
+    assert watchdog.next_deadline() == now + 10 + SPAN
+    assert watchdog.elapse(now + 10 + SPAN) == [(0, 'in one task for 1min, longer than 1min')]
+    assert watchdog.next_deadline() == now + 59 + SPAN
+    assert watchdog.elapse(now + 59 + SPAN) == [(1, 'without a sign of life for 1min, longer than 1min')]
+    assert watchdog.next_deadline() is None
 
 
 def test_an_idle_worker_is_looked_at_about_once_in_a_span(workers: list[Worker], now: float) -> None:
     watchdog = watching(workers[:1], now)
 
     looks = 0
-    while (at := watchdog.next_look()) is not None and at < now + 4 * SPAN:
+    while (at := watchdog.next_deadline()) is not None and at < now + 4 * SPAN:
         workers[0].gives_a_sign(at - 0.5)
-        assert watchdog.look(at) == []
+        assert watchdog.elapse(at) == []
         looks += 1
 
     assert looks == 4
@@ -111,11 +111,11 @@ def test_a_life_that_is_over_is_not_looked_at(workers: list[Worker], now: float)
     watchdog = watching(workers, now)
     workers[0].is_in_a_task_since(now)
 
-    watchdog.forget(0)
-    watchdog.forget(7)
+    watchdog.ended(0)
+    watchdog.ended(7)
 
-    assert watchdog.look(now + SPAN) == []
-    assert watchdog.next_look() == now + 2 * SPAN  # the other one's
+    assert watchdog.elapse(now + SPAN) == []
+    assert watchdog.next_deadline() == now + 2 * SPAN  # the other one's
 
 
 def test_a_life_without_a_page_is_not_looked_at(now: float) -> None:
@@ -124,7 +124,7 @@ def test_a_life_without_a_page_is_not_looked_at(now: float) -> None:
     watchdog.ready(0, now)
     watchdog.ready(1, now)
 
-    assert watchdog.next_look() is None
+    assert watchdog.next_deadline() is None
 
 
 def test_a_late_look_proves_nothing_and_gives_a_whole_span_again(workers: list[Worker], now: float) -> None:
@@ -133,10 +133,10 @@ def test_a_late_look_proves_nothing_and_gives_a_whole_span_again(workers: list[W
     workers[0].is_in_a_task_since(now)
     late = now + SPAN + LATE + 1
 
-    assert watchdog.look(late) == []
+    assert watchdog.elapse(late) == []
 
-    assert watchdog.next_look() == late + SPAN
-    assert watchdog.look(late + SPAN) == [(0, 'in one task for 1min, longer than 1min')]
+    assert watchdog.next_deadline() == late + SPAN
+    assert watchdog.elapse(late + SPAN) == [(0, 'in one task for 1min, longer than 1min')]
 
 
 def test_the_span_can_be_changed_and_turned_off_and_on(workers: list[Worker], now: float) -> None:
@@ -144,17 +144,17 @@ def test_the_span_can_be_changed_and_turned_off_and_on(workers: list[Worker], no
     workers[0].is_in_a_task_since(now)
 
     watchdog.change(policy(10.0), now + 20)
-    assert watchdog.next_look() == now + 30
+    assert watchdog.next_deadline() == now + 30
     watchdog.change(policy(None), now + 21)
-    assert watchdog.next_look() is None
+    assert watchdog.next_deadline() is None
     watchdog.change(policy(20.0), now + 22)
 
-    assert watchdog.look(now + 42) == [(0, 'in one task for 42s, longer than 20s')]
+    assert watchdog.elapse(now + 42) == [(0, 'in one task for 42s, longer than 20s')]
 
 
 def test_nothing_is_opened_for_looking(workers: list[Worker], now: float) -> None:
     before = os.listdir('/proc/self/fd')
 
-    watching(workers, now).look(now + SPAN)
+    watching(workers, now).elapse(now + SPAN)
 
     assert os.listdir('/proc/self/fd') == before

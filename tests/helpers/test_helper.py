@@ -10,6 +10,7 @@ from typing import Final
 import pytest
 
 from sergeant_linux.helpers.helper import Helper
+from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
 
 DEADLINE: Final = 15.0
@@ -47,7 +48,7 @@ class Turns:
     def __init__(self, kind: type[Helper]) -> None:
         self.poller: Poller[Handler] = Poller()
         self.notes: list[str] = []
-        self.helper = kind(self.poller, self._note, os.environ | {'PYTHONPATH': str(ROOT)}, 1.0)
+        self.helper = kind(self.poller, Children(self.poller), self._note, os.environ | {'PYTHONPATH': str(ROOT)}, 1.0)
         self.helper.want()
 
     def _note(self, level: int, message: str, event: str, /, **fields: object) -> None:

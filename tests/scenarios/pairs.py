@@ -46,7 +46,7 @@ SLOW: Final = 0.25
 
 ODD: Final = frozenset({'error', 'critical'})
 
-EXPECTED: Final = frozenset({'worker-exit', 'worker-killed', 'reload-ended', 'worker-stacks'})
+EXPECTED: Final = frozenset({'worker-exit', 'worker-kill', 'reload-end', 'restart-end', 'worker-stacks'})
 """Records of this level that an act may well bring about."""
 
 REFUSALS: Final = frozenset({'refused', 'failed', 'bad-request'})

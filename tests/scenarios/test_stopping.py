@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from sergeant_linux.engine.runner import TOGETHER
 from tests.scenarios.pool import ROOT, Pool, kill, pool, wait_until
 from tests.worker.queues import Queue
 
@@ -200,11 +201,26 @@ def test_a_second_signal_or_sigquit_kills_now(tmp_path: Path, first: int | None,
         if first is not None:
             running.send(first)
             running.hear('told', count=2)
+            time.sleep(1.5 * TOGETHER)
 
         assert running.stop(second, within=3) == 0
 
         assert [ending['signal'] for ending in running.find('worker-exit')] == ['SIGKILL', 'SIGKILL']
         running.wait_until_gone(0.5)
+
+
+@pytest.mark.parametrize('second', [signal.SIGTERM, signal.SIGINT])
+def test_two_stop_signals_at_once_are_one(tmp_path: Path, second: int) -> None:
+    """As of timeout(1), which signals its command and then the whole group."""
+    with pool(tmp_path, STUBBORN, concurrent_workers=2, timeout_stop='1h') as running:
+        running.hear('here', count=2)
+
+        running.send(signal.SIGTERM)
+        running.send(second)
+
+        running.hear('told', count=2)
+        assert not running.find('kill')
+        assert running.stop(signal.SIGQUIT, within=3) == 0
 
 
 def test_a_burst_of_signals_at_the_start_of_the_pool_is_obeyed(tmp_path: Path) -> None:
