@@ -49,6 +49,7 @@ class Status:
     ) -> None:
         self.name = ''
         self.in_force: Callable[[], Choice | None] = lambda: None
+        self.fork_server: Callable[[], Picture] = dict
         self._pool = pool
         self._memory = memory
         self._alive = alive
@@ -121,6 +122,7 @@ class Status:
                 'pool_limit_bytes': policy.pool_memory_max,
             },
             'watchdog_seconds': policy.worker_watchdog,
+            'fork_server': self.fork_server(),
             'reload': reload_picture(self._pool.last_reload),
             'last_trouble': self._recent.last_trouble,
             'slots': slots,

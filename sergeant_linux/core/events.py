@@ -23,10 +23,11 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class SpawnFailed:
-    """No process will come of this life."""
+    """No process will come of this life. lost: who was to make it is gone, so that another one can do it at once."""
 
     life: int
     reason: str
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

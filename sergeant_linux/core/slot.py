@@ -197,6 +197,8 @@ class Seat:
         elif outcome in (Outcome.FINISHED, Outcome.STOPPED_BY_STRANGER):
             self.failures = 0
             self.after_end, self.restart_in = Next.AT_ONCE, 0.0
+        elif isinstance(event, SpawnFailed) and event.lost:
+            self.after_end, self.restart_in = Next.LATER, SPAWN_AGAIN_AFTER
         elif not facts.budget.spend(now):
             self.after_end = Next.BUDGET
         else:

@@ -3,8 +3,12 @@
 Facts: a request is a datagram with the worker's end of a gate in it, and what else the worker shall have, by name; once
 it is sent and our copy is closed, only the far side holds that end, so whatever goes wrong there closes the gate. A
 full socket (EAGAIN) or a dead peer (EPIPE) means: not sent.
-Consequence: requests wait here until a server serves; those in flight need no bookkeeping but their number. A server
-that dies is replaced, with a growing delay when it dies young; no worker notices.
+Consequence: requests wait here until a server serves; of those in flight it is known to which process they went, so
+that one that was lost with its server is nobody's failure. A server that dies is replaced, with a growing delay when it
+dies young; no worker notices. What the policy says is looked up when it is needed: it can change at any moment.
+
+While no server of a generation serves, a stand-in makes its workers: a server that has nothing to load, so that it
+serves some 50 ms after its start, and nothing that was preloaded can end it.
 
 Invariant: at most `MAX_IN_FLIGHT` requests are in flight; a request is sent once or not at all.
 """
@@ -15,7 +19,7 @@ import signal
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -25,7 +29,7 @@ from sergeant_linux.core.backoff import restart_delay
 from sergeant_linux.core.descriptors import BIRTHS
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.forkserver.estate import Estate
-from sergeant_linux.kernel import spawn
+from sergeant_linux.kernel import procfs, spawn
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.log.handler import IDENTIFIER
 from sergeant_linux.wire import gate as gates
@@ -35,10 +39,11 @@ MODULE: Final = 'sergeant_linux.forkserver.server'
 MAX_IN_FLIGHT: Final = BIRTHS
 
 STOOD: Final = 1.0
-"""Seconds after which a server's death says nothing about its successor."""
+"""Seconds of service after which a server's death says nothing about its successor."""
 
 DELAY: Final = 0.1
 MAX_DELAY: Final = 10.0
+MAX_DELAY_OF_STAND_IN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +55,11 @@ class Serving:
 
 @dataclass(frozen=True, slots=True)
 class LeftThreads:
-    """What was preloaded has left threads running; the next server preloads nothing of the user's."""
+    """What was preloaded has left threads running; the next server preloads nothing of the user's. `modules`: those
+    whose import has left some."""
 
     threads: int
+    modules: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +107,17 @@ class ForkServer:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: Callable[[], Policy],
         estate: Estate,
         comm: str,
         environ: Mapping[str, str],
         nofile: tuple[int, int],
         conditions: Mapping[str, Any],
         rng: Random,
+        *,
+        stands_in: bool,
     ) -> None:
+        """policy: tells what is in force now. stands_in: it loads nothing."""
         self._policy = policy
         self._estate = estate
         self._comm = comm
@@ -116,10 +126,15 @@ class ForkServer:
         self._conditions = conditions
         self._rng = rng
         self._waiting: deque[_Request] = deque()
-        self._in_flight: dict[int, float] = {}
-        self._failures = 0
-        self._started_at = 0.0
+        self._in_flight: dict[int, tuple[int, float]] = {}
+        self._serving_since: float | None = None
         self._preloads = True
+        self._is_leaving = False
+        self.stands_in = stands_in
+        self.failures = 0
+        self.last_end: str | None = None
+        self.started_at = 0.0
+        self.is_ending = False
         self.left_threads = False
         self.control: socket.socket | None = None
         self.process: PidRef | None = None
@@ -141,18 +156,21 @@ class ForkServer:
                 theirs.close()
         finally:
             os.close(sessions)
-        self.control, self.serving, self._started_at = ours, False, now
+        self.control, self.serving, self.started_at = ours, False, now
+        self._serving_since, self.is_ending = None, False
         self.left_threads = False
 
     def _config(self) -> dict[str, Any]:
-        policy, forks = self._policy, self._policy.spawn == 'fork'
+        policy = self._policy()
+        forks = policy.spawn == 'fork' and not self.stands_in
         mine = forks and self._preloads
         return {
             'supervisor': os.getpid(),
             'pool': self._estate.pool,
             'folders': self._estate.folders,
             'comm': self._comm,
-            'identifier': self._policy.name or IDENTIFIER,
+            'identifier': policy.name or IDENTIFIER,
+            'title': 'fork server (stand-in)' if self.stands_in else 'fork server',
             'nofile': self._nofile,
             'spawn': policy.spawn,
             'conditions': self._conditions,
@@ -184,15 +202,41 @@ class ForkServer:
                 self._waiting.remove(request)
                 request.close()
 
-    def settled(self, life: int) -> None:
-        """The request of this life has ended, as a hello or as an end of file on its gate."""
-        self._in_flight.pop(life, None)
+    def hand_over(self, other: 'ForkServer') -> list[int]:
+        """Have the other one make those that were asked for and not sent; return their lives."""
+        moved = [request.life for request in self._waiting]
+        other._waiting.extend(self._waiting)
+        self._waiting.clear()
+        other.send_waiting()
+        return moved
+
+    def settled(self, life: int) -> bool:
+        """The request of this life has ended, as a hello or as an end of file on its gate. Return whether the server
+        that had it is gone.
+
+        A process that is killed closes its descriptors before its pidfd is readable: until then its flags tell.
+        """
+        sent_to, _ = self._in_flight.pop(life, (0, 0.0))
+        is_gone = sent_to != 0 and (
+            self.process is None or self.process.pid != sent_to or self.process.exited() or procfs.is_exiting(sent_to)
+        )
         self.send_waiting()
+        self._leave_when_done()
+        return is_gone
+
+    def retire(self) -> None:
+        """It isn't needed any more: let it make those whose request it has, and no others."""
+        self.serving, self._is_leaving = False, True
+        self._leave_when_done()
+
+    def _leave_when_done(self) -> None:
+        if self._is_leaving and not self._in_flight:
+            self.overdue()
 
     def send_waiting(self) -> None:
         """Send what may be sent now."""
         while self.serving and self._waiting and len(self._in_flight) < MAX_IN_FLIGHT:
-            assert self.control is not None
+            assert self.control is not None and self.process is not None
             request = self._waiting[0]
             try:
                 fds = request.fds()
@@ -201,7 +245,7 @@ class ForkServer:
             except OSError:
                 return
             self._waiting.popleft()
-            self._in_flight[request.life] = time.monotonic()
+            self._in_flight[request.life] = self.process.pid, time.monotonic()
             request.close()
 
     def hear(self) -> Serving | LeftThreads | None:
@@ -215,23 +259,28 @@ class ForkServer:
             return None
         if message['threads'] > 1:
             self._preloads, self.left_threads = False, True
-            return LeftThreads(message['threads'])
-        self.serving = True
+            return LeftThreads(message['threads'], tuple(message['leavers']))
+        if self._is_leaving:
+            return None
+        self.serving, self._serving_since = True, time.monotonic()
         self.send_waiting()
         return Serving(tuple((one['module'], one['exception']) for one in message['failed']))
 
     def hangs(self, life: int) -> bool:
         """Return whether this request, which is being given up, was with the server for so long that it must hang."""
-        sent_at = self._in_flight.get(life)
-        return self.serving and sent_at is not None and time.monotonic() - sent_at > self._policy.timeout_start / 2
+        sent_to, sent_at = self._in_flight.get(life, (0, 0.0))
+        if not self.serving or self.process is None or self.process.pid != sent_to:
+            return False
+        return time.monotonic() - sent_at > self._policy().timeout_start / 2
 
     def lose_time(self, seconds: float) -> None:
-        """Nothing could run for so long: it has had its requests that much less."""
-        self._in_flight = {life: sent_at + seconds for life, sent_at in self._in_flight.items()}
+        """Nothing could run for so long: it was there that much less, and so were its requests with it."""
+        self.started_at += seconds
+        self._in_flight = {life: (sent_to, at + seconds) for life, (sent_to, at) in self._in_flight.items()}
 
     def overdue(self) -> None:
         """The server doesn't serve in time: end it; its death is seen as any other."""
-        self.serving = False
+        self.serving, self.is_ending = False, True
         if self.process is not None:
             self.process.signal(signal.SIGKILL)
 
@@ -249,14 +298,17 @@ class ForkServer:
             how = f'return code {ended.return_code}'
         pid = self.process.pid
         self.close()
-        self._failures = 0 if now - self._started_at >= STOOD else self._failures + 1
+        stood = self._serving_since is not None and now - self._serving_since >= STOOD
+        self.failures = 0 if stood else self.failures + 1
+        self.last_end = how
         return ServerEnded(pid, how, self._delay())
 
     def _delay(self) -> float:
         """The first that dies young is replaced at once."""
-        if self._failures <= 1:
+        if self.failures <= 1:
             return 0.0
-        return restart_delay(self._failures - 1, delay=DELAY, max_delay=MAX_DELAY, rng=self._rng)
+        most = MAX_DELAY_OF_STAND_IN if self.stands_in else MAX_DELAY
+        return restart_delay(self.failures - 1, delay=DELAY, max_delay=most, rng=self._rng)
 
     def close(self) -> None:
         """Let go of the server's descriptors; a server that is still there leaves when it sees that."""

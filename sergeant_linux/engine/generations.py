@@ -4,7 +4,9 @@ Facts: what a process has imported it keeps; new code takes a new process. A for
 worker minds.
 Consequence: each generation has a fork server of its own, and a life is asked of the one whose code it shall run. One
 that dies is replaced, but while a reload still loads it: then the reload has failed. One whose generation is over is
-ended, and not replaced.
+ended, and not replaced. Until the replacement serves, which takes as long as what it preloads, and for ever where that
+ends it, workers are made by a stand-in, which loads nothing. It leaves when the fork server serves.
+Price: workers that a stand-in has made share no pages with the others, and import for themselves.
 
 Invariant: of every server that was started, its process is reaped here and its descriptors are closed here.
 """
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from sergeant_linux.containment.search import FORK_SERVER, Stragglers
 from sergeant_linux.core.deadlines import Deadlines
@@ -27,6 +29,15 @@ from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
 from sergeant_linux.log.words import Journal
 
+GRACE: Final = 0.5
+"""Seconds that a replacement has before a stand-in is started beside it."""
+
+LONGEST_PAUSE: Final = 1.0
+"""Seconds between two tries where no process can be made."""
+
+FAILING: Final = 2
+"""Servers that end young, one after the other, are a fault that is shown."""
+
 PATIENCE: Final = 10.0
 """Seconds a server that was killed may take to be gone."""
 
@@ -35,7 +46,7 @@ class Due(Enum):
     """What is to be done with a server at some time."""
 
     START = 'start it'
-    OVERDUE = 'end it: it does not serve'
+    STAND_IN = 'start one that stands in for it'
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +58,8 @@ class Errand:
 
 
 class Generations:
-    """All fork servers of one pool. `happened` lets the pool know; `stragglers` is
-    told when a server may have left something."""
+    """All fork servers of one pool. `happened` lets the pool know; `stragglers` is told when a server may have left
+    something; `make_server` makes one that stands in, or not."""
 
     def __init__(
         self,
@@ -56,7 +67,7 @@ class Generations:
         poller: Poller[Handler],
         children: Children,
         journal: Journal,
-        make_server: Callable[[], ForkServer],
+        make_server: Callable[[bool], ForkServer],
         happened: Callable[[Event], None],
         stragglers: Stragglers,
     ) -> None:
@@ -68,6 +79,8 @@ class Generations:
         self._happened = happened
         self._stragglers = stragglers
         self._servers: dict[int, ForkServer] = {}
+        self._stand_ins: dict[int, ForkServer] = {}
+        self._missed_since: dict[int, float] = {}
         self._leaving: list[ForkServer] = []
         self._asked: dict[int, ForkServer] = {}
         self._errands: Deadlines[Errand] = Deadlines()
@@ -77,22 +90,25 @@ class Generations:
 
     def start(self, generation: int) -> None:
         """Start the fork server of a new generation."""
-        self._servers[generation] = self._make_server()
+        self._servers[generation] = self._make_server(False)
         self._start(generation)
 
     def end(self, generation: int) -> None:
         """End the fork server of a generation that is over. Its unsent requests end at their gates."""
-        server = self._servers.pop(generation)
         for due in Due:
             self._errands.disarm(Errand(generation, due))
-        server.give_up()
-        if server.process is not None:
-            self._leaving.append(server)
-            server.overdue()
+        self._missed_since.pop(generation, None)
+        for server in (self._servers.pop(generation), self._stand_ins.pop(generation, None)):
+            if server is not None:
+                server.give_up()
+                if server.process is not None:
+                    self._leaving.append(server)
+                    server.overdue()
 
     def of(self, generation: int, life: int) -> ForkServer:
         """Return the fork server that is asked for this life."""
-        self._asked[life] = self._servers[generation]
+        server = self._servers[generation]
+        self._asked[life] = server if server.serving else self._stand_ins.get(generation, server)
         return self._asked[life]
 
     def cancel(self, life: int) -> None:
@@ -104,15 +120,16 @@ class Generations:
                 self._tell_overdue(server)
             server.cancel(life)
 
-    def settled(self, life: int) -> None:
-        """The request of this life has ended, as a hello or as an end of file on its gate."""
+    def settled(self, life: int) -> bool:
+        """The request of this life has ended, as a hello or as an end of file on its gate. Return whether the server
+        that had it is gone."""
         server = self._asked.pop(life, None)
-        if server is not None:
-            server.settled(life)
+        return server is not None and server.settled(life)
 
     def next_deadline(self) -> float | None:
         """Return when `elapse` is due; None when nothing is."""
-        return self._errands.next()
+        dues = [self._errands.next(), *(self._overdue_at(server) for server in self._at_work())]
+        return min((due for due in dues if due is not None), default=None)
 
     def elapse(self, now: float) -> None:
         """Do what is due."""
@@ -120,7 +137,26 @@ class Generations:
             if errand.due is Due.START:
                 self._start(errand.generation)
             else:
-                self._overdue(errand.generation)
+                self._start_stand_in(errand.generation)
+        for server in self._at_work():
+            due = self._overdue_at(server)
+            if due is not None and due <= now:
+                self._overdue(server)
+
+    def picture(self) -> dict[str, Any]:
+        """Return how the fork server does, as plain data: during a reload that of the code before."""
+        if not self._servers:
+            return {'state': None, 'pid': None, 'stand_in_pid': None, 'failures': 0, 'last_end': None}
+        generation = min(self._servers)
+        server, stand_in = self._servers[generation], self._stand_ins.get(generation)
+        state = 'serving' if server.serving else 'failing' if server.failures >= FAILING else 'starting'
+        return {
+            'state': state,
+            'pid': server.process.pid if server.process is not None else None,
+            'stand_in_pid': stand_in.process.pid if stand_in is not None and stand_in.process is not None else None,
+            'failures': server.failures,
+            'last_end': server.last_end,
+        }
 
     def lose_time(self, seconds: float) -> None:
         """Nothing could run for so long: what is due is due that much later."""
@@ -143,49 +179,87 @@ class Generations:
                 server.process.end(PATIENCE)
             server.close()
         self._servers.clear()
+        self._stand_ins.clear()
         self._leaving.clear()
 
     # Inside.
 
+    def _at_work(self) -> list[ForkServer]:
+        return [*self._servers.values(), *self._stand_ins.values()]
+
     def _all(self) -> list[ForkServer]:
-        return [*self._servers.values(), *self._leaving]
+        return [*self._at_work(), *self._leaving]
 
     def _generation_of(self, server: ForkServer) -> int | None:
-        return next((number for number, each in self._servers.items() if each is server), None)
+        of_kind = self._stand_ins if server.stands_in else self._servers
+        return next((number for number, each in of_kind.items() if each is server), None)
+
+    def _overdue_at(self, server: ForkServer) -> float | None:
+        """Return when a server that doesn't serve yet must: by what the policy says now."""
+        if server.serving or server.process is None or server.is_ending:
+            return None
+        return server.started_at + self._pool.policy.timeout_start
 
     def _start(self, generation: int) -> None:
         server, now = self._servers[generation], time.monotonic()
         try:
-            server.start(now)
+            self._launch(server, now)
         except OSError as error:
             message = f'the fork server could not be started: {error}'
             self._journal.note(logging.ERROR, message, 'fork-server-failed')
-            self._errands.arm(Errand(generation, Due.START), now + self._pool.policy.restart_max_delay)
+            self._errands.arm(Errand(generation, Due.START), now + LONGEST_PAUSE)
             self._happened(GenerationFailed(generation, message))
-            return
+
+    def _launch(self, server: ForkServer, now: float) -> None:
+        """Start it, and watch it. Raises OSError."""
+        server.start(now)
         self._has_begun = True
         assert server.control is not None and server.process is not None
         self._poller.register(server.control, partial(self._on_control, server))
         self._children.enter(server.process, partial(self._on_exit, server))
-        self._errands.arm(Errand(generation, Due.OVERDUE), now + self._pool.policy.timeout_start)
+
+    def _start_stand_in(self, generation: int) -> None:
+        """Have somebody make workers while the fork server can't."""
+        stand_in = self._stand_ins.setdefault(generation, self._make_server(True))
+        for life in self._servers[generation].hand_over(stand_in):
+            self._asked[life] = stand_in
+        try:
+            self._launch(stand_in, time.monotonic())
+        except OSError as error:
+            message = f'nobody can stand in for the fork server: {error}'
+            self._journal.note(logging.ERROR, message, 'fork-server-failed')
+            self._errands.arm(Errand(generation, Due.STAND_IN), time.monotonic() + LONGEST_PAUSE)
+
+    def _relieve_stand_in(self, generation: int) -> None:
+        """The fork server serves."""
+        self._errands.disarm(Errand(generation, Due.STAND_IN))
+        self._missed_since.pop(generation, None)
+        stand_in = self._stand_ins.pop(generation, None)
+        if stand_in is not None:
+            for life in stand_in.hand_over(self._servers[generation]):
+                self._asked[life] = self._servers[generation]
+            if stand_in.process is not None:
+                self._leaving.append(stand_in)
+                stand_in.retire()
 
     def _on_control(self, server: ForkServer, events: int) -> None:
         heard = server.hear()
         if events & ~1 and server.control is not None:
             self._poller.unregister(server.control)
         generation = self._generation_of(server)
-        if generation is None:
+        if generation is None or server.stands_in:
             return
         match heard:
             case Serving(failed):
-                self._errands.disarm(Errand(generation, Due.OVERDUE))
+                self._relieve_stand_in(generation)
                 self._serves(generation, failed)
-            case LeftThreads(threads):
+            case LeftThreads(threads, modules):
                 message = (
-                    f'what was preloaded has left {threads - 1} threads running: a fork would be unsafe, '
-                    'so every worker imports its modules itself'
+                    f'what was preloaded has left {threads - 1} threads running ({", ".join(modules)}): '
+                    'a fork would be unsafe, so every worker imports its modules itself'
                 )
-                self._journal.note(logging.WARNING, message, 'preload-left-threads', threads=threads - 1)
+                fields = {'threads': threads - 1, 'modules': modules}
+                self._journal.note(logging.WARNING, message, 'preload-left-threads', **fields)
 
     def _serves(self, generation: int, failed: tuple[tuple[str, str], ...]) -> None:
         for module, exception in failed:
@@ -209,20 +283,28 @@ class Generations:
             self._leaving.remove(server)
             self._stragglers.look_for(-ended.pid, session=ended.pid)  # what it had preloaded may have started something
             return
-        self._errands.disarm(Errand(generation, Due.OVERDUE))
-        self._errands.arm(Errand(generation, Due.START), time.monotonic() + ended.restart_in)
+        restart_at = time.monotonic() + ended.restart_in
+        if server.stands_in:
+            self._errands.arm(Errand(generation, Due.STAND_IN), restart_at)
+            return
+        self._errands.arm(Errand(generation, Due.START), restart_at)
+        if generation not in self._stand_ins:
+            missed_since = self._missed_since.setdefault(generation, time.monotonic())
+            self._errands.arm(Errand(generation, Due.STAND_IN), missed_since + GRACE)
         message = f'the fork server({ended.pid}) has ended with {ended.how}: '
         fields = {'pid': ended.pid, 'restart_in_seconds': ended.restart_in, 'generation': generation}
         if not server.left_threads:
             self._happened(GenerationFailed(generation, f'{message}it has not loaded the code'))
         goes_on = generation in self._servers
-        message += 'replacing it, no worker is concerned' if goes_on else 'it has not loaded the code'
+        message += 'replacing it; no worker is affected' if goes_on else 'it has not loaded the code'
         self._journal.note(logging.WARNING, message, 'fork-server-exit', **fields)
 
-    def _overdue(self, generation: int) -> None:
-        self._tell_overdue(self._servers[generation])
-        reason = f'the code was not loaded within {format_span(self._pool.policy.timeout_start)}'
-        self._happened(GenerationFailed(generation, reason))
+    def _overdue(self, server: ForkServer) -> None:
+        self._tell_overdue(server)
+        generation = self._generation_of(server)
+        if generation is not None and not server.stands_in:
+            reason = f'the code was not loaded within {format_span(self._pool.policy.timeout_start)}'
+            self._happened(GenerationFailed(generation, reason))
 
     def _tell_overdue(self, server: ForkServer) -> None:
         message = f'the fork server does not serve within {format_span(self._pool.policy.timeout_start)}: ending it'

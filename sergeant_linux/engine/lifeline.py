@@ -33,6 +33,10 @@ class Refused(Exception):
     """No worker will come of this life; the text says why."""
 
 
+class Unsaid(Refused):
+    """Nobody has said why: who was to say it may be gone."""
+
+
 class Lifeline:
     """One life, from the moment it was asked for to its burial."""
 
@@ -63,10 +67,10 @@ class Lifeline:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise Refused(f'its gate broke: {error}') from None
+            raise Unsaid(f'its gate broke: {error}') from None
         if not data:
             killed = self.leaf.end_at_birth() if self.leaf is not None else None
-            raise Refused(killed or 'its gate was closed before it said hello')
+            raise Refused(killed) if killed else Unsaid('its gate was closed before it said hello')
         try:
             message = gates.decode(data)
         except gates.Malformed as error:

@@ -72,7 +72,7 @@ from sergeant_linux.engine import births, borrowed, limits
 from sergeant_linux.engine.fork_server import ForkServer
 from sergeant_linux.engine.generations import Generations
 from sergeant_linux.engine.hangs import Watchdog
-from sergeant_linux.engine.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused
+from sergeant_linux.engine.lifeline import LAST_MESSAGES, MESSAGES_A_TURN, Lifeline, Refused, Unsaid
 from sergeant_linux.engine.memory import CgroupWatch, MemoryWatch, MeterWatch, NearLimit, RssWatch
 from sergeant_linux.engine.parts import Part, close_all
 from sergeant_linux.engine.pauses import Pauses
@@ -154,8 +154,9 @@ class Runner:
         self._helpers: tuple[Helper, ...] = (self._undertaker, self._meter, self._limiter, self._flight)
         self._stragglers = Stragglers(self.pool_name, birth_comm, is_ours=host.is_ours)
 
-        def make_server() -> ForkServer:
-            return ForkServer(self._policy, self._estate, birth_comm, environ, host.nofile, conditions, Random())
+        def make_server(stands_in: bool) -> ForkServer:
+            told = environ, host.nofile, conditions, Random()
+            return ForkServer(lambda: self._policy, self._estate, birth_comm, *told, stands_in=stands_in)
 
         self._generations = Generations(
             pool, poller, children, journal, make_server, self.happened, self._stragglers
@@ -172,6 +173,7 @@ class Runner:
         self._alive: dict[int, Lifeline] = {}
         self._dead: dict[int, Lifeline] = {}
         self.status: Final = Status(pool, lambda: self._memory, self._alive, journal.recent)
+        self.status.fork_server = self._generations.picture
         self.desk: Final = Desk(pool, self.status, journal.recent, self)
         self._todo: deque[Command] = deque()
         self._obeys = False
@@ -410,9 +412,9 @@ class Runner:
         except Refused as refusal:
             self._drop_unborn(lifeline)
             self._births.settled(lifeline.number)
-            self._generations.settled(lifeline.number)
+            lost = self._generations.settled(lifeline.number) and isinstance(refusal, Unsaid)
             self._stragglers.look_for_births()
-            self.happened(SpawnFailed(lifeline.number, str(refusal)))
+            self.happened(SpawnFailed(lifeline.number, str(refusal), lost=lost))
             return
         if process is not None:
             del self._unborn[lifeline.number]

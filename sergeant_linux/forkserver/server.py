@@ -10,8 +10,9 @@ bookkeeping, every request in flight ends as a hello or as an end of file on its
 While it imports, it dies with the supervisor. Once it serves it sees the end of its control socket instead, and buries
 the pool, should the undertaker not be there to do it.
 
-If what was preloaded has left threads running, the server says so and leaves; its successor preloads nothing of the
-user's.
+If what was preloaded has left threads running that stay there at a fork, the server says so, and by which module, and
+leaves; its successor preloads nothing of the user's. What was imported decides about no signal here: without the
+default of SIGCHLD no intermediate could be waited for.
 """
 
 import errno
@@ -24,16 +25,20 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from sergeant_linux.forkserver import burial, newborn
-from sergeant_linux.kernel import journal, module_path, prctl, procfs, proctitle, spawn
+from sergeant_linux.kernel import journal, module_path, prctl, procfs, proctitle, signals, spawn
 from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.wire import gate as gates
 from sergeant_linux.wire import marks
 
 CONTROL_FD, SESSIONS_FD = range(spawn.FIRST_FD, spawn.FIRST_FD + 2)
+
+TRIAL_PATIENCE: Final = 1.0
+"""Seconds that fork handlers of what was preloaded may take in a child that does nothing."""
 
 MOST_FDS: Final = 4
 """How many descriptors come with a request at most: a gate, a leaf, a page, a pipe for stacks."""
@@ -50,14 +55,14 @@ def main(arguments: list[str]) -> None:
     spawn.adopt_fds(2)
     marks.mark_this_process(config['pool'], 0)
     resource.setrlimit(resource.RLIMIT_NOFILE, tuple(config['nofile']))
-    proctitle.set_title('sergeant-linux: fork server')
+    proctitle.set_title(f'sergeant-linux: {config["title"]}')
     look_as_workers_do(config['conditions'])  # from here on, what we import may be the user's
     prctl.set_name(config['comm'])
     control = socket.socket(fileno=CONTROL_FD)
     journal.renew_streams(config['identifier'], os.environ)
-    failed = preload(config)
-    threads = procfs.threads(os.getpid())
-    gates.send(control, {'type': 'serving', 'threads': threads, 'failed': failed}, patience=1.0)
+    failed, leavers = preload(config)
+    threads = threads_at_a_fork()
+    gates.send(control, {'type': 'serving', 'threads': threads, 'leavers': leavers, 'failed': failed}, patience=1.0)
     if threads > 1:
         os._exit(0)  # not by way of the interpreter's end, which would wait for them
     gc.collect()
@@ -94,18 +99,54 @@ def look_as_workers_do(conditions: dict[str, Any]) -> None:
         module_path.withhold()
 
 
-def preload(config: dict[str, Any]) -> list[dict[str, str]]:
-    """Import what is to be there before the first fork; return what could not be imported, and why.
+def set_signals() -> None:
+    """Put back what was imported may have changed: all signals are blocked, none is ignored. Were it SIGCHLD, waitid(2)
+    would find no intermediate."""
+    signals.block_all()
+    signals.reset_handlers()
+
+
+def threads_at_a_fork() -> int:
+    """Return how many threads this process has once it has forked.
+
+    A library may end its own before each fork (OpenBLAS does, by pthread_atfork(3), and so numpy), and start them again
+    when it is used: those harm no fork.
+    """
+    set_signals()
+    if procfs.threads(os.getpid()) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)  # Python 3.12, of threads: whether they stay is asked
+            child = os.fork()
+        if child == 0:
+            os._exit(0)
+        with PidRef.open(child) as trial:
+            trial.exited(TRIAL_PATIENCE)
+            trial.end()
+    return procfs.threads(os.getpid())
+
+
+def preload(config: dict[str, Any]) -> tuple[list[dict[str, str]], list[str]]:
+    """Import what is to be there before the first fork; return what could not be imported, and why, and the modules
+    that have left threads.
 
     sergeant is a convenience (its absence is no fault), and so is the worker module: a worker that imports it itself
     finds the same fault and reports it in its own words. A module that was asked for by name is a promise. Where a
     worker would find another module of some name, in a folder that is withheld from us, there is no convenience.
     """
-    failed = []
+    failed, leavers = [], []
+    threads = 1
+
+    def look_for_threads(name: str) -> None:
+        nonlocal threads
+        before, threads = threads, threads_at_a_fork()
+        if threads > before:
+            leavers.append(name)
+
     before = set(sys.modules)
     for name in config['convenience']:
         with suppress(Exception, SystemExit):
             importlib.import_module(name)
+        look_for_threads(name)
     if config['convenience'] and module_path.shadowed({name for name in sys.modules if '.' not in name} - before):
         be_without_convenience(config)
     for name in config['preload']:
@@ -114,7 +155,8 @@ def preload(config: dict[str, Any]) -> list[dict[str, str]]:
         except (Exception, SystemExit) as error:
             failed.append({'module': name, 'exception': gates.cut(repr(error), 2000)})
             traceback.print_exc()
-    return failed
+        look_for_threads(name)
+    return failed, leavers
 
 
 def be_without_convenience(config: dict[str, Any]) -> NoReturn:
@@ -172,7 +214,7 @@ class Server:
             intermediate = os.fork()
             if intermediate == 0:
                 self._be_intermediate(gate, leaf, fds, joins=True)
-            os.waitid(os.P_PID, intermediate, os.WEXITED)
+            wait_for(intermediate)
 
     def _clone_intermediate(self, gate: socket.socket, leaf: int, fds: dict[str, int]) -> bool:
         """Have it born in the leaf; False when that can't be done here, and from then on it is not tried again.
@@ -188,7 +230,7 @@ class Server:
             return False
         if intermediate == 0:
             self._be_intermediate(gate, leaf, fds, joins=False)
-        ended = os.waitid(os.P_PID, intermediate, os.WEXITED)
+        ended = wait_for(intermediate)
         if ended is not None and ended.si_code == os.CLD_KILLED and not processes_in(leaf):
             self._clones = False
             return False
@@ -224,6 +266,15 @@ class Server:
             traceback.print_exc()
         finally:
             os._exit(1)
+
+
+def wait_for(intermediate: int) -> os.waitid_result | None:
+    """Wait for its end, and return it; None when somebody else has taken it (a thread of what was preloaded, a fork
+    handler): it has ended, too."""
+    try:
+        return os.waitid(os.P_PID, intermediate, os.WEXITED)
+    except ChildProcessError:
+        return None
 
 
 def join(leaf: int) -> None:

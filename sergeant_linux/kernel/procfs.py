@@ -37,6 +37,10 @@ class Stat(NamedTuple):
     """When the process was forked, in clock ticks since boot: with the pid, it names the process."""
 
 
+PF_EXITING: Final = 0x4
+"""Among the flags of proc(5): set before an ending process lets go of anything."""
+
+
 class Limit(NamedTuple):
     """A limit of resources (getrlimit(2)); infinity is -1, as Python has it."""
 
@@ -105,6 +109,12 @@ def read_stat(pid: int) -> Stat | None:
         threads=int(fields[17]),
         start_time=int(fields[19]),
     )
+
+
+def is_exiting(pid: int) -> bool:
+    """Return whether a process is on its way out, or gone: it closes its descriptors before it is a zombie."""
+    data = _read(f'/proc/{pid}/stat')
+    return data is None or bool(int(data.rpartition(b') ')[2].split()[6]) & PF_EXITING)
 
 
 def threads(pid: int) -> int:

@@ -57,6 +57,14 @@ def test_a_terminal_shows_colours_and_says_the_same_without_them(pool: StandIn) 
     assert '\033[33m430M\033[0m' in written, 'a worker over the mark is yellow'
 
 
+def test_a_fork_server_that_fails_has_a_line_in_red(pool: StandIn) -> None:
+    ill = {'state': 'failing', 'pid': None, 'stand_in_pid': 17, 'failures': 5, 'last_end': 'return code -11'}
+    pool.plays['status'] = {**STATUS, 'fork_server': ill}
+    (line,) = [line for line in shown(pool, 120).splitlines() if 'fork server' in line]
+    assert '5 in a row ended young, the last with return code -11' in plain(line)
+    assert '\033[31m' in line
+
+
 @pytest.mark.parametrize('environ', [{'NO_COLOR': '1'}, {'NO_COLOR': '0'}, {'TERM': 'dumb'}])
 def test_colour_is_left_out_where_it_is_not_wanted(pool: StandIn, environ: dict[str, str]) -> None:
     assert '\033' not in shown(pool, 80, **environ)

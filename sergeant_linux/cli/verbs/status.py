@@ -202,6 +202,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     lives = f'{figures.count(status.get("spawned"))} lives, {figures.count(status.get("restarts"))} restarts'
     yield 'generation', f'{status.get("generation")}; {lives}', ''
     yield from _counters(status.get('counters') or {})
+    yield from _fork_server(status.get('fork_server') or {})
     reload = status.get('reload')
     if reload:
         reason = f': {clean(reload["reason"])}' if reload.get('reason') else ''
@@ -212,6 +213,14 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if trouble:
         when = clean(trouble.get('time')).replace('T', ' ')[:19]
         yield 'trouble', f'{when} {clean(trouble.get("event"))}: {clean(trouble.get("message"))}', YELLOW
+
+
+def _fork_server(server: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what ails the fork server, where anything does."""
+    if server.get('state') == 'failing':
+        times = f'{figures.count(server.get("failures"))} in a row ended young'
+        text = f'failing: {times}, the last with {clean(server.get("last_end"))}; workers are made without preloading'
+        yield 'fork server', text, RED
 
 
 def _counters(counters: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
