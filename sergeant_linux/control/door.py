@@ -62,7 +62,7 @@ def open_door(
     except names.Taken as taken:
         raise CantRun(str(taken)) from None
     except OSError as error:
-        raise CantRun(f'cannot open the control socket ({error})') from None
+        raise CantRun(f'cannot open the control socket ({error})', error) from None
     except names.NoPlace as error:
         if path is not None:
             raise CantRun(f'cannot open the control socket ({error})') from None

@@ -20,5 +20,8 @@ BUDGET_SPENT: Final = 3
 HOST_CANT: Final = 4
 """The host can't do what was asked for."""
 
+TRY_AGAIN: Final = 75
+"""The host could not do it now: no process, no memory, no time. It may another time (EX_TEMPFAIL)."""
+
 INTERNAL_ERROR: Final = 70
 """An error of our own (EX_SOFTWARE)."""

@@ -48,7 +48,7 @@ class Host:
         try:
             self.inbox = SignalInbox(taken | {signal.SIGCHLD} if is_ours else taken)
         except OSError as error:
-            raise CantRun(f'cannot listen to signals: {error}') from None
+            raise CantRun(f'cannot listen to signals: {error}', error) from None
         self._sigchld: Any = None
         if not is_ours and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
             self._sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)

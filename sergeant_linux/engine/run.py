@@ -6,7 +6,7 @@ import sys
 from random import Random
 from typing import Final, NoReturn
 
-from sergeant_linux.core.exit import HOST_CANT
+from sergeant_linux.core.exit import HOST_CANT, TRY_AGAIN
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.engine.borrowed import Host, open_missing_stdio
@@ -56,7 +56,7 @@ def supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) -
         return status
     except CantRun as error:
         journal.note(logging.CRITICAL, str(error), 'cant-run')
-        return HOST_CANT
+        return TRY_AGAIN if error.passes else HOST_CANT
     finally:
         if handler is not None:
             detach(logger, handler, patience=LAST_LINES_PATIENCE)
@@ -75,4 +75,4 @@ def _loop(policy: Policy, journal: Journal, handler: LogHandler | None, host: Ho
     try:
         return Loop(Pool(policy, chance), chance, journal, handler, host, os.environ)
     except OSError as error:
-        raise CantRun(f'cannot begin: {error}') from None
+        raise CantRun(f'cannot begin: {error}', error) from None

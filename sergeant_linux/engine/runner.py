@@ -193,7 +193,7 @@ class Runner:
         try:
             self._undertaker.start()
         except OSError as error:
-            raise CantRun(f'cannot start a process of our own: {error}') from None
+            raise CantRun(f'cannot start a process of our own: {error}', error) from None
         self._generations.start(FIRST_GENERATION)
         self._undertaker.wait_until_at_work()
         if self._flight.is_wanted():
@@ -275,7 +275,7 @@ class Runner:
                 except NotOurs as error:
                     choice = without_cgroups(policy, error)
         except NotOurs as error:
-            raise CantRun(str(error)) from None
+            raise CantRun(str(error), error.__context__) from None
         match choice.watch:
             case 'cgroup':
                 self._memory = CgroupWatch(policy)

@@ -159,7 +159,7 @@ def _try_on(policy: Policy, terms: Conditions, environ: Mapping[str, str]) -> No
         process = spawn.launch('sergeant_linux.forkserver.conditions', [json.dumps(terms)], [theirs.fileno()], environ)
     except OSError as error:
         ours.close()
-        raise CantRun(f'cannot start a process of our own: {error}') from None
+        raise CantRun(f'cannot start a process of our own: {error}', error) from None
     finally:
         theirs.close()
     with process, ours:
@@ -185,7 +185,7 @@ def _hear_refusal(trial: Any) -> None:
     try:
         answer = gates.receive(trial)
     except (OSError, gates.Malformed) as error:
-        raise CantRun(f'cannot try on what the workers are to run under: {error}') from None
+        raise CantRun(f'cannot try on what the workers are to run under: {error}', error) from None
     if answer is None:
         raise CantRun('cannot try on what the workers are to run under: it has ended (see its words on stderr)')
     if answer['refusal'] is not None:

@@ -41,6 +41,14 @@ CLOCK_WITHOUT_DEVICES: Final = 253
 
 START_MARGIN: Final = 30.0
 """Seconds that a start may take beyond --timeout-start: for what comes before the first worker, and its backoff."""
+TRIES: Final = 20
+"""Starts within `TRIES_SPAN` after which systemd gives up."""
+TRIES_SPAN: Final = 3600.0
+PAUSE: Final = 5
+"""Seconds from a failure to the next start."""
+SPARED: Final = -900
+"""The OOM killer takes the supervisor and the processes beside it last; a worker goes back to 0 before its first line
+of code. Root's supervisor sees to that itself, another uid may not."""
 STOP_MARGIN: Final = 5.0
 """Seconds from the last SIGKILL to the supervisor's end, at most."""
 RESERVE: Final = 128 * 1024**2
@@ -170,6 +178,9 @@ def _lines(plan: Plan) -> Iterator[str]:
     if not plan.for_user_manager:
         yield 'Wants=network-online.target'
         yield 'After=network-online.target'
+    yield f'# {TRIES} starts that fail one after the other are enough: `systemctl reset-failed` allows more'
+    yield f'StartLimitIntervalSec={_long_enough(plan.policy)}'
+    yield f'StartLimitBurst={TRIES}'
     yield ''
     yield '[Service]'
     yield from _process(plan, version)
@@ -231,9 +242,10 @@ def _life(plan: Plan) -> Iterator[str]:
     yield f'TimeoutStartSec={_above(policy.timeout_start, START_MARGIN)}'
     yield f'TimeoutStopSec={_above(policy.timeout_stop, STOP_MARGIN)}'
     yield 'WatchdogSec=30'
-    yield '# wrong usage (2) and a host that can not do what was asked for (4) do not heal by themselves'
+    yield '# wrong usage (2) and a host that can not do what was asked for (4) do not heal by themselves;'
+    yield '# what may pass by itself, no room for a process at the start, is 75'
     yield 'Restart=on-failure'
-    yield 'RestartSec=5'
+    yield f'RestartSec={PAUSE}'
     yield 'RestartPreventExitStatus=2 4'
 
 
@@ -245,6 +257,9 @@ def _resources(plan: Plan, version: int) -> Iterator[str]:
             yield 'DelegateSubgroup=supervisor'
     yield '# a worker that is over its limit ends alone'
     yield 'OOMPolicy=continue'
+    if not plan.for_user_manager:
+        yield '# the supervisor and the fork server are spared by the OOM killer, workers put this back'
+        yield f'OOMScoreAdjust={SPARED}'
     if plan.memory_max is not None:
         yield f'MemoryMax={_size(plan.memory_max)}'
 
@@ -295,6 +310,12 @@ def _identifier(plan: Plan) -> str:
         return '%i'
     name = plan.policy.name or IDENTIFIER
     return name.replace('%', '%%') if name == name.strip() and not name.endswith('\\') else IDENTIFIER
+
+
+def _long_enough(policy: Policy) -> str:
+    """Return a time in which so many starts fit, even if each fails at the last moment."""
+    start = policy.timeout_start + START_MARGIN + PAUSE
+    return _above(max(TRIES_SPAN, TRIES * start), 0.0)
 
 
 def _above(span: float, margin: float) -> str:

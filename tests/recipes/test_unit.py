@@ -322,6 +322,17 @@ def test_what_would_break_a_pool_is_not_locked(given: dict[str, Any]) -> None:
     assert found['RestartPreventExitStatus'] == ['2 4']
 
 
+@pytest.mark.parametrize(('timeout', 'span'), [('10s', '1h'), ('1h', '20h11min40s'), ('infinity', 'infinity')])
+def test_systemd_gives_up_after_twenty_starts_however_long_each_takes(timeout: str, span: str) -> None:
+    found = settings(as_text(plan(knobs={'timeout_start': timeout})))
+    assert (found['StartLimitBurst'], found['StartLimitIntervalSec']) == (['20'], [span])
+
+
+def test_the_oom_killer_spares_what_is_not_a_worker_where_the_manager_may_say_so() -> None:
+    assert settings(as_text(plan(user='hash')))['OOMScoreAdjust'] == ['-900']
+    assert 'OOMScoreAdjust' not in settings(as_text(plan(for_user_manager=True)))
+
+
 # The place of the control socket.
 
 

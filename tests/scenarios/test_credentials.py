@@ -435,6 +435,34 @@ def test_an_unprivileged_supervisor_cannot_have_workers_of_another_uid(folder: P
         )
 
 
+def test_what_may_pass_at_the_start_is_status_75(folder: Path, python: str) -> None:
+    """No process can be made: the supervisor is all that its uid may have (RLIMIT_NPROC, EAGAIN)."""
+    alone = ['prlimit', '--nproc=1', '--', python]
+    with pool(folder, LOOK, python=alone, uid=61_234) as running:
+        assert running.exit_status() == 75
+        (record,) = running.find('cant-run')
+        assert 'Resource temporarily unavailable' in record['message']
+
+
+@pytest.mark.skipif(not has(CAP_SYS_RESOURCE), reason='to lower the value takes CAP_SYS_RESOURCE')
+@pytest.mark.parametrize('is_root', [True, False])
+def test_who_makes_workers_is_spared_by_the_oom_killer_as_the_supervisor_is_and_workers_are_not(
+    folder: Path, python: str, is_root: bool
+) -> None:
+    """Root's supervisor lowers the value itself; for another uid's the service manager does, before it takes the rights to do so away."""
+    lowered = ['sh', '-c', 'echo -900 > /proc/self/oom_score_adj && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$0" "$@"']
+
+    def adjustment(pid: int) -> int:
+        return int(Path(f'/proc/{pid}/oom_score_adj').read_text())
+
+    start = [python] if is_root else [*lowered, python]
+    with pool(folder, LOOK, python=start, user='nobody', group='nogroup') as running:
+        seen(running)
+        makers = [running.pid, running.helper('fork server'), running.helper('undertaker')]
+        assert [adjustment(pid) for pid in makers] == [-900] * 3
+        assert [adjustment(pid) for pid in running.workers().values()] == [0]
+
+
 def test_an_unprivileged_supervisor_may_be_told_the_user_that_it_is(folder: Path, python: str) -> None:
     with pool(folder, LOOK, python=[python], uid=UID, user='nobody', group='nogroup') as running:
         look = seen(running)

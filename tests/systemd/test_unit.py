@@ -12,6 +12,7 @@ from typing import Final
 
 import pytest
 
+from sergeant_linux.kernel import procfs
 from tests.systemd.lab import DEADLINE, PYTHON, USER, as_user, run, wait_until
 from tests.systemd.unit import Unit
 
@@ -131,12 +132,21 @@ def test_a_pool_in_a_transient_unit_is_bounded_by_the_kernel_and_stops_with_0(si
     assert_gone(*workers, told=unit.told)
 
 
+def adjustment(pid: int) -> int:
+    """Return its oom_score_adj."""
+    return int(Path(f'/proc/{pid}/oom_score_adj').read_text())
+
+
 def test_the_unit_starts_and_stops(unit: Unit, site: Site) -> None:
     unit.start()
     workers = site.wait_for_workers(WORKERS, unit.told)
     cgroup = unit.cgroup()
     assert cgroup is not None
     assert {os.stat(f'/proc/{pid}').st_uid for pid in [unit.main_pid(), *workers]} == {os.stat(site.folder).st_uid}
+    helpers = {*(procfs.children(unit.main_pid()) or ())} - {*workers}
+    assert len(helpers) >= 2
+    assert {adjustment(pid) for pid in [unit.main_pid(), *helpers]} == {-900}, 'the OOM killer takes workers first'
+    assert {adjustment(pid) for pid in workers} == {0}
 
     unit.stop()
 
