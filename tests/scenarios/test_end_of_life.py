@@ -590,8 +590,11 @@ def test_an_error_of_our_own_ends_the_workers_and_is_status_70(tmp_path: Path) -
 
 
 def test_the_console_command_runs_the_same_pool(tmp_path: Path) -> None:
-    command = ['-c', 'from sergeant_linux.cli.main import main; main()', 'run']
-    with pool(tmp_path, SLEEPER, command=['-P', *command]) as running:  # a script has not the folder on its path
+    scripts = tmp_path / 'bin'
+    scripts.mkdir()
+    script = scripts / 'sergeant-linux'  # its own folder is on its path, not the working folder
+    script.write_text('from sergeant_linux.__main__ import main\nmain()\n')
+    with pool(tmp_path, SLEEPER, command=[str(script), 'run']) as running:
         running.wait_for('worker-ready')
         assert running.stop() == 0
 
