@@ -1,7 +1,7 @@
 # Each command does its own set-up: what the machine lacks is installed, what is there is left alone.
 #
 # Facts: python-prctl comes as source and wants gcc, Python's headers and libcap's; Debian and Ubuntu keep these, and
-# venv, in packages of their own; the tests start a redis-server.
+# venv, in packages of their own; the tests start a redis-server, and have calls fail by strace.
 # Consequence: first the system's packages (apt-get, as root or by sudo), then a venv, then pip.
 # Decision: nothing is asked of the person but `make`; a stamp in the venv lets the second run start at once.
 # Price: on other distributions those packages are installed by hand; a message says which.
@@ -17,7 +17,7 @@ PYTHONS := $(foreach version,3.11 3.12 3.13,$(call interpreter,$(version)))
 PYTHON := $(firstword $(PYTHONS) python3)
 OTHERS := $(filter-out $(PYTHON),$(PYTHONS))
 
-.PHONY: help demo test quick lint pytest wheel package clean system-packages redis-server apt-get
+.PHONY: help demo test quick lint pytest wheel package clean system-packages redis-server strace apt-get
 
 help:
 	@echo 'make demo      watch a pool of four workers at work'
@@ -42,7 +42,7 @@ HAS_LAB := $(filter x86_64,$(shell uname -m))
 HAS_DISK := $(and $(HAS_LAB),$(filter debian,$(shell . /etc/os-release && echo $$ID)))
 NEWEST := $(lastword $(OTHERS))
 
-test: $(VENV)/.test redis-server $(if $(HAS_LAB),lab-setup)
+test: $(VENV)/.test redis-server strace $(if $(HAS_LAB),lab-setup)
 	@rm -f $(SECOND_TIME)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint $(if $(HAS_DISK),lab-disk)
 	@$(MAKE) --no-print-directory pytest PYTEST='--numprocesses=2 $(PYTEST)'
@@ -68,7 +68,7 @@ lint: $(VENV)/.test
 # only the second time is listed at the end, by name.
 pytest: export FIRST = $(VENV)/bin/python -m pytest $(PYTEST)
 pytest: export SECOND = $(FIRST) --numprocesses=0 --last-failed --last-failed-no-failures none
-pytest: $(VENV)/.test redis-server
+pytest: $(VENV)/.test redis-server strace
 	@tests/twice $(SECOND_TIME)
 
 SECOND_TIME := $(CURDIR)/$(VENV)/.second-time
@@ -143,6 +143,9 @@ system-packages:
 	command -v gcc > /dev/null || lacks="$$lacks gcc libc6-dev"; \
 	echo '#include <sys/capability.h>' | cpp > /dev/null 2>&1 || lacks="$$lacks libcap-dev"; \
 	[ -z "$$lacks" ] || $(MAKE) --no-print-directory apt-get PACKAGES="$$lacks"
+
+strace:
+	@command -v strace > /dev/null || $(MAKE) --no-print-directory apt-get PACKAGES=strace
 
 redis-server:
 	@command -v redis-server > /dev/null || $(MAKE) --no-print-directory apt-get PACKAGES=redis-server

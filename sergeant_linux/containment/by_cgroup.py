@@ -24,6 +24,10 @@ FIRST_LOOK: Final = 0.001
 LONGEST_PAUSE: Final = 0.25
 """Seconds between two looks at a leaf; doubled each time."""
 
+UNSEEN_PATIENCE: Final = 10.0
+"""Seconds after which a leaf that can't be looked at, for want of a descriptor, isn't waited for: the pool could not
+end."""
+
 STEPS: Final = 512
 """How far a removal goes at a time: some milliseconds."""
 
@@ -37,6 +41,7 @@ class _Rest:
 
     leaf: Leaf
     pause: float = FIRST_LOOK
+    unseen_since: float | None = None
     killed: set[int] = field(default_factory=set)
 
 
@@ -68,7 +73,7 @@ class ByCgroup:
         leaf = self._cradles.pop(life, None)
         if leaf is not None:
             leaf.close_directory()
-            if leaf.is_populated():
+            if leaf.is_populated() is not False:
                 self._rests[life] = _Rest(leaf)
             else:
                 self._over.append(life)
@@ -99,7 +104,12 @@ class ByCgroup:
         rest = self._rests[life]
         for pid in rest.killed:
             reap(pid)
-        if rest.leaf.is_populated():
+        is_populated = rest.leaf.is_populated()
+        if is_populated is not None:
+            rest.unseen_since = None
+        elif rest.unseen_since is None:
+            rest.unseen_since = now
+        if is_populated or (rest.unseen_since is not None and now - rest.unseen_since < UNSEEN_PATIENCE):
             rest.killed |= rest.leaf.kill()
             rest.pause = min(LONGEST_PAUSE, 2 * rest.pause)
             self._looks.arm(life, now + rest.pause)

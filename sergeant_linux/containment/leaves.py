@@ -237,12 +237,12 @@ class Leaf:
         usage = self.cgroup.table('cpu.stat').get('usage_usec')
         return usage / 1e6 if usage is not None else None
 
-    def is_populated(self) -> bool:
-        """Whether a process lives in it or below, as far as can be seen: with no free descriptor it counts as one."""
+    def is_populated(self) -> bool | None:
+        """Whether a process lives in it or below; None: that can't be seen, with no free descriptor."""
         try:
             return self.cgroup.is_populated()
         except OSError:
-            return True
+            return None
 
     def kill(self) -> set[int]:
         """End everything in it, and return the pids that were seen; what is gone already is no error."""

@@ -20,6 +20,7 @@ starts: then whatever carries the mark of a supervisor that is gone is ended (`e
 import os
 import signal
 import time
+import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,6 +42,12 @@ what preloaded modules have started. Negative ones stand for what is left of a f
 
 PATIENCE: Final = 2.0
 """Seconds in which a start ends what a predecessor has left."""
+
+BLIND_PATIENCE: Final = 10.0
+"""Seconds after which what can't be looked for, for want of a descriptor, isn't waited for: the pool could not end."""
+
+BLIND_PAUSE: Final = 0.1
+"""Seconds between two passes that fail."""
 
 INCONCLUSIVE_PASSES: Final = 3
 """On a machine where processes come and go all the time, this many passes in a row without a find are as good as a
@@ -72,6 +79,8 @@ class Stragglers:
         self._births = False
         self._restless = 0
         self._not_before = 0.0
+        self._blind_since: float | None = None
+        self._blind_until = 0.0
 
     def look_for(self, life: int, session: int) -> None:
         """Begin (or go on) to look for what this life has left."""
@@ -85,17 +94,36 @@ class Stragglers:
         """Return when the next pass may be made, None when nobody waits for one; in a hurry they aren't spaced."""
         if not self._searches and not self._births:
             return None
-        return 0.0 if hurry else self._not_before
+        return max(self._blind_until, 0.0 if hurry else self._not_before)
 
     def sweep(self, known: Container[int]) -> list[int]:
         """Make one pass: end what is found, reap what has ended; return the lives of which nothing is left.
 
         known: the pids of processes that are none of this search's business, with all that descends from them.
         """
+        births = self._births
         try:
-            looks = [(pid, procfs.read_stat(pid)) for pid in procfs.pids()]
+            unpopulated = self._pass(known)
         except OSError:  # no free descriptor (EMFILE, ENFILE): that was no pass
+            self._births = births
+            return self._has_seen_nothing(time.monotonic())
+        self._blind_since = None
+        return unpopulated
+
+    def _has_seen_nothing(self, now: float) -> list[int]:
+        """Return the lives that nobody waits for any longer."""
+        self._blind_since = now if self._blind_since is None else self._blind_since
+        self._blind_until = now + BLIND_PAUSE
+        if now - self._blind_since < BLIND_PATIENCE:
             return []
+        over = list(self._searches)
+        self._searches.clear()
+        self._births = False
+        return over
+
+    def _pass(self, known: Container[int]) -> list[int]:
+        """Raises OSError where something can't be looked at."""
+        looks = [(pid, procfs.read_stat(pid)) for pid in procfs.pids()]
         stats = {pid: stat for pid, stat in looks if stat is not None}
         quiet, births = len(stats) == len(looks), self._births or FORK_SERVER in self._searches
         self._births = False

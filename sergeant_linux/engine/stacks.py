@@ -18,6 +18,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from sergeant_linux.engine.lifeline import Lifeline
@@ -90,7 +91,10 @@ class Dump:
     def _has_writer(self) -> bool:
         poll = select.poll()
         poll.register(self._pipe, 0)
-        return not poll.poll(0)
+        try:
+            return not poll.poll(0)
+        except OSError:  # ENOMEM, poll(2): nobody knows
+            return False
 
 
 Done = Callable[[str | None], None]
@@ -114,7 +118,8 @@ class Stacks:
             return
         dump = Dump(pipe, ask, now)
         self._open[life] = dump, [done]
-        self._poller.register(dump, lambda _: dump.on_readable(time.monotonic()))
+        with suppress(OSError):  # fs.epoll.max_user_watches: what has come is read at the deadline
+            self._poller.register(dump, lambda _: dump.on_readable(time.monotonic()))
 
     def next_deadline(self) -> float | None:
         """Return when `elapse` is due; None when nobody is being asked."""

@@ -89,7 +89,7 @@ class Helper:
     # What the loop calls.
 
     def start(self) -> None:
-        """Start it. Raises OSError when no process can be made."""
+        """Start it. Raises OSError when no process can be made, or it can't be watched (fs.epoll.max_user_watches)."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         fds: Sequence[int] = ()
@@ -104,8 +104,12 @@ class Helper:
             for fd in fds:
                 os.close(fd)
         self._control, self._due, self._recalled = ours, None, False
-        self._poller.register(ours, self._on_control)
-        self._children.enter(self.process, self.on_exit)
+        try:
+            self._poller.register(ours, self._on_control)
+            self._children.enter(self.process, self.on_exit)
+        except OSError:
+            self.close()
+            raise
         self.expect(time.monotonic() + self.patience)
 
     def wait_until_at_work(self, patience: float = PATIENCE) -> None:

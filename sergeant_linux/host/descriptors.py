@@ -22,9 +22,11 @@ STDIO: Final = 3
 
 
 def limit() -> int | None:
-    """Return RLIMIT_NOFILE as it is now, None for no limit."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else None
+    """Return RLIMIT_NOFILE as it is now; None: there is none, or it is unknown (seccomp(2))."""
+    with suppress(OSError):
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return soft if soft != resource.RLIM_INFINITY else None
+    return None
 
 
 def open_now() -> int | None:

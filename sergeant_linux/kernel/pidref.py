@@ -95,7 +95,10 @@ class PidRef:
         """
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
-        return bool(poll.poll(max(patience, 0.0) * 1000))
+        try:
+            return bool(poll.poll(max(patience, 0.0) * 1000))
+        except OSError:  # ENOMEM, poll(2): not known to have
+            return False
 
     def has_stopped(self) -> bool:
         """Return whether the process, a child of the caller, was stopped by a signal and not continued since. Once for

@@ -121,7 +121,12 @@ def launch(
     finally:
         for fd in lifted:
             os.close(fd)
-    return PidRef.open(pid)  # now that those are closed there is a free descriptor for it
+    try:
+        return PidRef.open(pid)  # now that those are closed there is a free descriptor for it
+    except OSError:  # one that nobody holds is nobody's
+        os.kill(pid, signal.SIGKILL)  # noqa: TID251  # a child that nobody has reaped: the number is its own
+        os.waitid(os.P_PID, pid, os.WEXITED)
+        raise
 
 
 def adopt_fds(count: int) -> list[int]:

@@ -2,9 +2,10 @@
 
 Facts: a descriptor that is passed on shares its open file description, and with it the offset and the lock of flock(2);
 one that is opened anew, by /proc/self/fd, has its own. A worker's session has the number of its pid, and the start time
-tells it from a later one of that number.
+tells it from a later one of that number. Memory for what is written may be lacking (ENOMEM, ENOSPC).
 Consequence: an entry a life, written in place: whoever reads it costs no wake-up. Each reader gets a descriptor of its
-own, which can't write, and the lock of it says who buries: one at a time.
+own, which can't write, and the lock of it says who buries: one at a time. A life that can't be written down has no
+entry: it is found by its mark alone. One that can't be struck out stays, harmless: its start time is no other's.
 """
 
 import os
@@ -28,22 +29,28 @@ class Sessions:
         """Return a new descriptor for a reader; the caller closes it. Raises OSError."""
         return os.open(f'/proc/self/fd/{self._fd}', os.O_RDONLY | os.O_CLOEXEC)
 
-    def enter(self, session: int, start_time: int) -> int:
-        """Write down the session of a worker; the answer is what `leave` takes."""
+    def enter(self, session: int, start_time: int) -> int | None:
+        """Write down the session of a worker; the answer is what `leave` takes, None: there was no room."""
         if self._free:
             index = self._free.pop()
         else:
             index, self._used = self._used, self._used + 1
-        self._write(index, session, start_time)
-        return index
+        if self._write(index, session, start_time):
+            return index
+        self._free.append(index)
+        return None
 
     def leave(self, index: int) -> None:
         """Strike a session out: nothing is left of that life."""
-        self._write(index, 0, 0)
-        self._free.append(index)
+        if self._write(index, 0, 0):
+            self._free.append(index)
 
-    def _write(self, index: int, session: int, start_time: int) -> None:
-        os.pwrite(self._fd, pack(_ENTRY, session, start_time), index * _SIZE)
+    def _write(self, index: int, session: int, start_time: int) -> bool:
+        try:
+            os.pwrite(self._fd, pack(_ENTRY, session, start_time), index * _SIZE)
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Let go of it."""
