@@ -20,7 +20,6 @@ starts: then whatever carries the mark of a supervisor that is gone is ended (`e
 import os
 import signal
 import time
-import time
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass

@@ -420,9 +420,7 @@ class Runner:
             del self._unborn[lifeline.number]
             self._alive[lifeline.number] = lifeline
             self._children.enter(process, partial(self._on_exit, lifeline))
-            born = procfs.read_stat(process.pid)
-            start_time = born.start_time if born is not None else 0
-            lifeline.session_entry = self._estate.sessions.enter(process.pid, start_time)
+            lifeline.session_entry = self._estate.sessions.enter(process.pid, procfs.start_time(process.pid))
             for observer in self._observers():
                 observer.born(lifeline, time.monotonic())
             self._births.settled(lifeline.number)

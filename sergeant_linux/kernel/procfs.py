@@ -113,8 +113,20 @@ def read_stat(pid: int) -> Stat | None:
 
 def is_exiting(pid: int) -> bool:
     """Return whether a process is on its way out, or gone: it closes its descriptors before it is a zombie."""
-    data = _read(f'/proc/{pid}/stat')
+    try:
+        data = _read(f'/proc/{pid}/stat')
+    except OSError:  # EMFILE, ENFILE: nobody knows
+        return False
     return data is None or bool(int(data.rpartition(b') ')[2].split()[6]) & PF_EXITING)
+
+
+def start_time(pid: int) -> int:
+    """Return when a process was forked, in clock ticks since boot; 0 when it is gone, or can't be looked at."""
+    try:
+        stat = read_stat(pid)
+    except OSError:  # EMFILE, ENFILE
+        stat = None
+    return stat.start_time if stat is not None else 0
 
 
 def threads(pid: int) -> int:

@@ -158,17 +158,17 @@ def play_stop(folder: Path, injection: str) -> None:
     with pool(folder, SLEEPER, concurrent_workers=2, **FLAGS) as running:
         running.wait_for('worker-ready', count=2)
         with injected(running, injection, folder / 'strace'):
-            assert running.stop(within=30) == 0, running.lines
+            assert running.stop(within=60) == 0, running.lines
         assert not [line for line in running.lines if 'Traceback' in line]
         running.wait_until_gone()
 
 
-@pytest.mark.parametrize('injection', FAST)
+@pytest.mark.parametrize('injection', FAST[1:])  # the first takes 20 s: what can't be looked at is waited for
 def test_a_pool_stops_though_a_call_fails(tmp_path: Path, injection: str) -> None:
     play_stop(tmp_path, injection)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('injection', SLOW)
+@pytest.mark.parametrize('injection', [FAST[0], *SLOW])
 def test_a_pool_stops_whatever_call_fails(tmp_path: Path, injection: str) -> None:
     play_stop(tmp_path, injection)
