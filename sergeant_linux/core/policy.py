@@ -15,7 +15,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Final, Literal, Self, TypeVar, get_args
+from typing import Final, Literal, Self, TypeAlias, TypeVar, get_args
 
 from sergeant_linux.core.units import format_size, format_span, parse_size, parse_span
 
@@ -661,3 +661,7 @@ class Policy:
 def _default(name: str) -> object:
     """Return the default of a knob."""
     return next(each.default for each in fields(Policy) if each.name == name)
+
+
+PolicyNow: TypeAlias = Callable[[], Policy]
+"""Gives the policy that is in force. A running pool's one holder of it is the pool itself; nobody else keeps a copy."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.hang import Hung, judge
-from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.policy import PolicyNow
 from sergeant_linux.engine.lifeline import Lifeline
 from sergeant_linux.wire.scoreboard import Page
 
@@ -34,8 +34,8 @@ class _Watched:
 class Watchdog:
     """Looks at all lives that have a page, each when it could be hung."""
 
-    def __init__(self, policy: Policy) -> None:
-        self._span = policy.worker_watchdog
+    def __init__(self, policy: PolicyNow) -> None:
+        self._policy = policy
         self._watched: dict[int, _Watched] = {}
         self._looks: Deadlines[int] = Deadlines()
 
@@ -60,9 +60,8 @@ class Watchdog:
         self._watched.pop(life, None)
         self._looks.disarm(life)
 
-    def change(self, policy: Policy, now: float) -> None:
+    def policy_changed(self, now: float) -> None:
         """Go on with another span, or with none."""
-        self._span = policy.worker_watchdog
         for life, watched in self._watched.items():
             self._looks.disarm(life)
             if watched.since is not None:
@@ -84,10 +83,11 @@ class Watchdog:
         hung: list[tuple[int, str]] = []
         for life in self._looks.elapse(now):
             watched = self._watched[life]
-            assert self._span is not None and watched.since is not None
+            span = self._span()
+            assert span is not None and watched.since is not None
             if now - watched.due > LATE:
                 watched.since = now
-            verdict = judge(watched.page.look(), since=watched.since, now=now, span=self._span)
+            verdict = judge(watched.page.look(), since=watched.since, now=now, span=span)
             if isinstance(verdict, Hung):
                 hung.append((life, verdict.reason))
             else:
@@ -99,9 +99,12 @@ class Watchdog:
         for life in list(self._watched):
             self.ended(life)
 
+    def _span(self) -> float | None:
+        return self._policy().worker_watchdog
+
     def _look_again_in_a_span(self, life: int, watched: _Watched, now: float) -> None:
-        if self._span is not None:
-            self._look_at(life, watched, now + self._span)
+        if (span := self._span()) is not None:
+            self._look_at(life, watched, now + span)
 
     def _look_at(self, life: int, watched: _Watched, at: float) -> None:
         watched.due = at

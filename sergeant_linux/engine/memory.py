@@ -21,7 +21,7 @@ from sergeant_linux.containment.leaves import Leaf
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.events import LifeEvent, MemoryExceeded, MemoryHigh
 from sergeant_linux.core.memory import CALM_CEILING, Finding, Gauge
-from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.policy import PolicyNow
 from sergeant_linux.engine.lifeline import Lifeline
 from sergeant_linux.helpers.staff import Meter
 from sergeant_linux.kernel.procfs import Statm
@@ -42,8 +42,8 @@ FoundOut: TypeAlias = LifeEvent | NearLimit
 class MemoryWatch:
     """What all watches have in common: a gauge for each life, and when to look at it. This one never looks."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, policy: PolicyNow) -> None:
+        self._policy = policy
         self._gauges: dict[int, Gauge] = {}
         self._looks: Deadlines[int] = Deadlines()
 
@@ -86,9 +86,8 @@ class MemoryWatch:
         gauge = self._gauges.get(life)
         return gauge.highest if gauge is not None else None
 
-    def change_policy(self, policy: Policy) -> None:
-        """Go by the limit and the mark of this policy; lives that are watched already are told by `change`."""
-        self.policy = policy
+    def policy_changed(self) -> None:
+        """Another limit or mark may be in force; lives that are watched already are told by `change`."""
 
     def change(self, life: int, pid: int, leaf: Leaf | None, now: float) -> None:
         """Have the limit and the mark of today count for this life, which may not have been watched before."""
@@ -143,7 +142,7 @@ class MemoryWatch:
                 return []
 
     def _gauge(self) -> Gauge:
-        policy = self.policy
+        policy = self._policy()
         return Gauge(policy.max_worker_memory_usage, policy.worker_memory_high, policy.memory_poll_interval)
 
     def _open(self, life: int, pid: int, leaf: Leaf | None) -> None:
@@ -160,7 +159,7 @@ class MemoryWatch:
 class RssWatch(MemoryWatch):
     """Reads the RSS of workers in the loop."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: PolicyNow) -> None:
         super().__init__(policy)
         self._statm: dict[int, Statm] = {}
 
@@ -177,12 +176,12 @@ class RssWatch(MemoryWatch):
 class CgroupWatch(MemoryWatch):
     """Reads memory.current of workers that have a mark; their limit is the kernel's affair."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: PolicyNow) -> None:
         super().__init__(policy)
         self._leaf: dict[int, Leaf] = {}
 
     def _gauge(self) -> Gauge:
-        return Gauge(None, self.policy.worker_memory_high, CALM_CEILING)
+        return Gauge(None, self._policy().worker_memory_high, CALM_CEILING)
 
     def _open(self, life: int, pid: int, leaf: Leaf | None) -> None:
         assert leaf is not None
@@ -202,7 +201,7 @@ class MeterWatch(MemoryWatch):
     """Has the costly measures taken by the meter, which is there while there is a limit or a mark; `found` gets what it
     has found out."""
 
-    def __init__(self, policy: Policy, meter: Meter, found: Callable[[list[FoundOut]], None]) -> None:
+    def __init__(self, policy: PolicyNow, meter: Meter, found: Callable[[list[FoundOut]], None]) -> None:
         super().__init__(policy)
         self._meter = meter
         self._found = found
@@ -210,8 +209,7 @@ class MeterWatch(MemoryWatch):
         meter.answered, meter.dropped = self._answered, self._dropped
         self._need_meter()
 
-    def change_policy(self, policy: Policy) -> None:
-        super().change_policy(policy)
+    def policy_changed(self) -> None:
         self._need_meter()
 
     def _need_meter(self) -> None:
@@ -226,7 +224,7 @@ class MeterWatch(MemoryWatch):
 
     def _read(self, life: int, now: float) -> int | None:
         """Ask for it. When the meter is away or busy, ask again later."""
-        if not self._meter.ask(life, self._pids[life], self.policy.memory_measure, now):
+        if not self._meter.ask(life, self._pids[life], self._policy().memory_measure, now):
             self._look_again_later(life, now)
         return None
 

@@ -37,7 +37,8 @@ def supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) -
     except resources.NotEnough as error:
         resolved, not_enough = resources.Resolved(policy, None), error
     policy = resolved.policy
-    journal = Journal(logger, policy)
+    pool: Pool | None = None
+    journal = Journal(logger, lambda: pool.policy if pool is not None else policy)
     try:
         if not_enough is not None:
             raise CantRun(str(not_enough))
@@ -49,7 +50,9 @@ def supervise(policy: Policy, logger: logging.Logger | None, *, is_ours: bool) -
             journal.note(logging.WARNING, str(concern), concern.event, remedy=concern.remedy)
         with Host(is_ours=is_ours) as host:
             check_descriptors(policy, host)
-            status = _loop(policy, journal, handler, host).run()
+            chance = Random()
+            pool = Pool(policy, chance)
+            status = _loop(pool, chance, journal, handler, host).run()
         if status == 0:
             journal.note(logging.INFO, 'no more workers to supervise', 'pool-stopped')
         journal.note(logging.INFO, 'exiting...', 'exit', status=status)
@@ -69,10 +72,9 @@ def check_descriptors(policy: Policy, host: Host) -> None:
         raise CantRun(f'{few}; {descriptors.remedy(descriptors.needed(policy, host.open_before))}')
 
 
-def _loop(policy: Policy, journal: Journal, handler: LogHandler | None, host: Host) -> Loop:
+def _loop(pool: Pool, chance: Random, journal: Journal, handler: LogHandler | None, host: Host) -> Loop:
     """Return a loop that can run. Raises `CantRun` when the host does not give the descriptors it needs."""
-    chance = Random()
     try:
-        return Loop(Pool(policy, chance), chance, journal, handler, host, os.environ)
+        return Loop(pool, chance, journal, handler, host, os.environ)
     except OSError as error:
         raise CantRun(f'cannot begin: {error}', error) from None

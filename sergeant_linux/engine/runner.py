@@ -65,7 +65,7 @@ from sergeant_linux.core.events import (
     TimePassed,
     Unpopulated,
 )
-from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy
+from sergeant_linux.core.policy import VARIABLE_PREFIX, Policy, PolicyNow
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.units import format_size
 from sergeant_linux.engine import births, borrowed, limits
@@ -129,13 +129,19 @@ class Runner:
         host: borrowed.Host,
         environ: Mapping[str, str],
     ) -> None:
+        def policy_now() -> Policy:
+            return pool.policy
+
+        def retry() -> float:
+            return pool.policy.restart_max_delay
+
         policy = pool.policy
         token = os.urandom(4).hex()
         environ = inherited(environ)
         conditions = credentials.prepare(policy, host.oom_score_adj, environ)
         self.pool_name = f'{os.getpid()}-{token}'
-        self._policy = policy
         self._journal = journal
+        self._policy_now: PolicyNow = policy_now
         self._is_ours = host.is_ours
         self._open_before = host.open_before
         self.pool: Final = pool
@@ -144,7 +150,7 @@ class Runner:
         self._pauses = pauses
         birth_comm = f'sgt-{token}'
         self._estate = Estate(self.pool_name)
-        marked, retry = {**environ, POOL: self.pool_name}, policy.restart_max_delay
+        marked = {**environ, POOL: self.pool_name}
         self._undertaker = Undertaker(self._estate, poller, children, journal.note, marked, retry)
         self._meter = Meter(poller, children, journal.note, marked, retry)
         self._limiter = Limiter(poller, children, journal.note, marked, retry)
@@ -156,7 +162,7 @@ class Runner:
 
         def make_server(stands_in: bool) -> ForkServer:
             told = environ, host.nofile, conditions, Random()
-            return ForkServer(lambda: self._policy, self._estate, birth_comm, *told, stands_in=stands_in)
+            return ForkServer(policy_now, self._estate, birth_comm, *told, stands_in=stands_in)
 
         self._generations = Generations(
             pool, poller, children, journal, make_server, self.happened, self._stragglers
@@ -165,8 +171,8 @@ class Runner:
         self._containment: Containment = self._search
         self._kills = Kills()
         self._leaves: Leaves | None = None
-        self._memory: MemoryWatch = RssWatch(policy)
-        self._watchdog = Watchdog(policy)
+        self._memory: MemoryWatch = RssWatch(policy_now)
+        self._watchdog = Watchdog(policy_now)
         self._stacks = Stacks(poller)
         self._births = births.Births()
         self._unborn: dict[int, Lifeline] = {}
@@ -265,7 +271,7 @@ class Runner:
 
     def _set_up_backend(self) -> None:
         """Take the strongest backend that works, or the one that was asked for, and say which."""
-        policy = self._policy
+        policy = self.pool.policy
         try:
             choice = choose(policy)
             if choice.home is not None and choice.limits is not None:
@@ -278,9 +284,9 @@ class Runner:
             raise CantRun(str(error), error.__context__) from None
         match choice.watch:
             case 'cgroup':
-                self._memory = CgroupWatch(policy)
+                self._memory = CgroupWatch(self._policy_now)
             case 'meter':
-                self._memory = MeterWatch(policy, self._meter, self._found)
+                self._memory = MeterWatch(self._policy_now, self._meter, self._found)
         if self._leaves is not None:
             leaves = ByCgroup(self._leaves)
             self._containment = leaves if self._is_ours else Together(leaves, self._search)
@@ -329,7 +335,7 @@ class Runner:
 
     def too_few_descriptors(self, workers: int) -> str | None:
         """Return what keeps the pool from having so many workers, and what would mend it; None: nothing."""
-        before, policy = self._open_before, self._policy
+        before, policy = self._open_before, self.pool.policy
         few = descriptors.too_few(policy, before, descriptors.limit(), workers)
         if few is None:
             return None
@@ -350,17 +356,15 @@ class Runner:
 
     def change_policy(self, policy: Policy) -> None:
         """Go by this policy from now on. Raises OSError when the kernel refuses a limit."""
-        before, now = self._policy, time.monotonic()
+        before, now = self.pool.policy, time.monotonic()
         if self._leaves is not None and policy.max_worker_memory_usage != before.max_worker_memory_usage:
             self._change_limits(self._leaves, policy)
-        self._policy = policy
         self.happened(PolicyChanged(policy))
-        self._memory.change_policy(policy)
+        self._memory.policy_changed()
         for life, lifeline in self._alive.items():
             assert lifeline.process is not None
             self._memory.change(life, lifeline.process.pid, lifeline.leaf, now)
-        self._watchdog.change(policy, now)
-        self._journal.change_policy(policy)
+        self._watchdog.policy_changed(now)
         self._journal.note(logging.INFO, 'the policy has changed', 'policy', **changes(before, policy))
 
     def _change_limits(self, leaves: Leaves, policy: Policy) -> None:
@@ -504,8 +508,8 @@ class Runner:
                 self._alive[life].say(
                     {
                         'type': 'go',
-                        'module': self._policy.worker_module_name,
-                        'class': self._policy.worker_class_name,
+                        'module': self.pool.policy.worker_module_name,
+                        'class': self.pool.policy.worker_class_name,
                         'slot': slot,
                         'life': life,
                         'pool': self.pool_name,
@@ -607,7 +611,7 @@ class Runner:
         ended, without asking the core."""
         for life in self._alive:
             self.signal(life, signal.SIGTERM)
-        deadline = time.monotonic() + min(self._policy.timeout_stop, LAST_PATIENCE)
+        deadline = time.monotonic() + min(self.pool.policy.timeout_stop, LAST_PATIENCE)
         for lifeline in list(self._alive.values()):
             assert lifeline.process is not None
             lifeline.process.exited(deadline - time.monotonic())

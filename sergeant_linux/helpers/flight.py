@@ -12,7 +12,7 @@ Invariant: nothing here blocks before the end; every file begins with a line fro
 import logging
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -54,7 +54,7 @@ class FlightRecorder(Helper):
         children: Children,
         note: Note,
         environ: Mapping[str, str],
-        retry: float,
+        retry: Callable[[], float],
     ) -> None:
         """path: the file, None: there is no record. chance: the pool's."""
         super().__init__(poller, children, note, environ, retry)

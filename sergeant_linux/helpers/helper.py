@@ -16,7 +16,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar, Final, Protocol
 
@@ -51,9 +51,14 @@ class Helper:
     patience: ClassVar[float] = PATIENCE
 
     def __init__(
-        self, poller: Poller[Handler], children: Children, note: Note, environ: Mapping[str, str], retry: float
+        self,
+        poller: Poller[Handler],
+        children: Children,
+        note: Note,
+        environ: Mapping[str, str],
+        retry: Callable[[], float],
     ) -> None:
-        """retry: seconds to wait when no process can be made."""
+        """retry: gives the seconds to wait when no process can be made."""
         self.process: PidRef | None = None
         self.at_work = False
         self._poller = poller
@@ -201,7 +206,7 @@ class Helper:
         except OSError as error:
             message = f'the {self.title} could not be started: {error}'
             self._note(logging.ERROR, message, f'{self.title}-failed')
-            self._due = now + self._retry
+            self._due = now + self._retry()
 
     def _end_it(self, why: str) -> None:
         assert self.process is not None

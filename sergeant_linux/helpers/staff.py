@@ -31,7 +31,7 @@ class Undertaker(Helper):
         children: Children,
         note: Note,
         environ: Mapping[str, str],
-        retry: float,
+        retry: Callable[[], float],
     ) -> None:
         super().__init__(poller, children, note, environ, retry)
         self._estate = estate
@@ -60,7 +60,12 @@ class Meter(Helper):
     module = 'sergeant_linux.helpers.meter'
 
     def __init__(
-        self, poller: Poller[Handler], children: Children, note: Note, environ: Mapping[str, str], retry: float
+        self,
+        poller: Poller[Handler],
+        children: Children,
+        note: Note,
+        environ: Mapping[str, str],
+        retry: Callable[[], float],
     ) -> None:
         super().__init__(poller, children, note, environ, retry)
         self.answered: Callable[[int, int | None, float], None] = lambda life, measured, now: None
@@ -110,7 +115,12 @@ class Limiter(Helper):
     patience = 60.0
 
     def __init__(
-        self, poller: Poller[Handler], children: Children, note: Note, environ: Mapping[str, str], retry: float
+        self,
+        poller: Poller[Handler],
+        children: Children,
+        note: Note,
+        environ: Mapping[str, str],
+        retry: Callable[[], float],
     ) -> None:
         super().__init__(poller, children, note, environ, retry)
         self._files: dict[str, str] = {}

@@ -29,7 +29,7 @@ from sergeant_linux.core.commands import (
     WorkerStartTimedOut,
     WorkerSucceeds,
 )
-from sergeant_linux.core.policy import Policy
+from sergeant_linux.core.policy import PolicyNow
 from sergeant_linux.core.reload import Phase
 from sergeant_linux.core.result import (
     ASKED_TO_STOP,
@@ -53,15 +53,15 @@ Words = tuple[int, str]
 class Journal:
     """Writes what happens to the logger."""
 
-    def __init__(self, logger: logging.Logger, policy: Policy) -> None:
+    def __init__(self, logger: logging.Logger, policy: PolicyNow) -> None:
         self._logger = logger
+        self._policy = policy
         self.recent = Recent()
-        self.change_policy(policy)
 
     def note(self, level: int, message: str, event: str, /, summary: object = None, **fields: object) -> None:
         """Write one line: the message, its event, and the fields that belong to it."""
         self.recent.add(logging.getLevelName(level).lower(), event, message, fields)
-        extra: dict[str, object] = {'supervisor': self._signature, 'event': event, 'fields': fields}
+        extra: dict[str, object] = {'supervisor': self._signature(), 'event': event, 'fields': fields}
         if summary is not None:
             extra['summary'] = summary
         with suppress(Exception):  # a handler of the program's that raises is no reason to end a pool
@@ -69,14 +69,13 @@ class Journal:
 
     def failure(self, message: str) -> None:
         """Write an error of our own, with its traceback."""
-        extra = {'supervisor': self._signature, 'event': 'internal-error', 'fields': {}}
+        extra = {'supervisor': self._signature(), 'event': 'internal-error', 'fields': {}}
         with suppress(Exception):
             self._logger.critical(message, exc_info=True, extra=extra)
 
-    def change_policy(self, policy: Policy) -> None:
-        """Go by this policy in what is said from now on."""
-        self._policy = policy
-        self._signature: dict[str, object] = {
+    def _signature(self) -> dict[str, object]:
+        policy = self._policy()
+        return {
             'worker_module_name': policy.worker_module_name,
             'worker_class_name': policy.worker_class_name,
             # None: it is `auto`, and there is nothing that it could be
@@ -135,7 +134,7 @@ class Journal:
                 message = f'what life {life} of slot {slot} has started is still there {span} after SIGKILL'
                 self.note(logging.ERROR, message, 'stragglers-remain', slot=slot, life=life)
             case BudgetSpent(slot):
-                budget = self._policy.restart_budget
+                budget = self._policy().restart_budget
                 message = f'the restart budget of {budget} is spent: slot {slot} is not restarted, the pool stops'
                 self.note(logging.CRITICAL, message, 'restart-budget-spent', slot=slot, budget=str(budget))
             case Scaled(before, after):
@@ -160,7 +159,7 @@ class Journal:
             summary = {**(final.summary or {}), 'return_code': final.return_code}
             if final.exception is not None:
                 summary |= {'exception': final.exception, 'stacktrace': final.stacktrace}
-        record = exit_record(exited, self._policy.max_worker_memory_usage)
+        record = exit_record(exited, self._policy().max_worker_memory_usage)
         if final is not None and final.unkillable_threads:
             summary['unkillable_threads'] = list(final.unkillable_threads)
             threads = f'worker({exited.pid}) had unkillable_threads: {summary["unkillable_threads"]}'
@@ -176,7 +175,7 @@ class Journal:
 
     def _words_for(self, exited: WorkerExited) -> Words:
         """Return the ancestor's words for this end."""
-        policy, ending = self._policy, exited.ending
+        policy, ending = self._policy(), exited.ending
         worker, code = f'worker({exited.pid})', ending.return_code
         exception = one_line(ending.report.exception) if ending.report is not None else None
         if ending.stolen:

@@ -342,7 +342,7 @@ def loop_with(pool: Pool, host: Host) -> Loop:
     """Return a loop that runs this pool, and is quiet about it."""
     logger = logging.getLogger('contract')
     logger.setLevel(logging.CRITICAL + 1)
-    return Loop(pool, Random(), Journal(logger, pool.policy), None, host, os.environ)
+    return Loop(pool, Random(), Journal(logger, lambda: pool.policy), None, host, os.environ)
 
 
 @contextmanager

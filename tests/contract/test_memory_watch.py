@@ -17,7 +17,7 @@ from tests.contract.watching import DEADLINE, LIFE, Bench, MemoryWatchContract
 
 class RssBench(Bench):
     def watch(self, policy: Policy) -> MemoryWatch:
-        return RssWatch(policy)
+        return RssWatch(lambda: policy)
 
     def begin(self, watch: MemoryWatch, now: float) -> None:
         watch.watch(LIFE, self.subject.pid, None, now)
@@ -29,11 +29,11 @@ class MeterBench(RssBench):
     def __init__(self) -> None:
         super().__init__()
         self.poller: Poller[Handler] = Poller()
-        self.meter = Meter(self.poller, Children(self.poller), lambda *_, **__: None, os.environ, 1.0)
+        self.meter = Meter(self.poller, Children(self.poller), lambda *_, **__: None, os.environ, lambda: 1.0)
         self.found: list[FoundOut] = []
 
     def watch(self, policy: Policy) -> MemoryWatch:
-        watch = MeterWatch(replace(policy, memory_measure='pss'), self.meter, self.found.extend)
+        watch = MeterWatch(lambda: replace(policy, memory_measure='pss'), self.meter, self.found.extend)
         self.meter.elapse(time.monotonic())
         self._turn_until_at_work()
         return watch

@@ -32,8 +32,8 @@ class Manager:
         self.world = World(policy(concurrent_workers=workers, **knobs))
         logger = logging.getLogger('test_notifier')
         logger.propagate = False
-        self.journal = Journal(logger, self.world.pool.policy)
-        memory = RssWatch(self.world.pool.policy)
+        self.journal = Journal(logger, lambda: self.world.pool.policy)
+        memory = RssWatch(lambda: self.world.pool.policy)
         status = Status(self.world.pool, lambda: memory, {}, self.journal.recent)
         environ = {'NOTIFY_SOCKET': '@' + where.getsockname()[1:].decode()}
         if usec is not None:
@@ -398,7 +398,7 @@ def test_a_manager_that_is_gone_is_complained_of_once(manager: Make) -> None:
 
 def test_an_address_that_is_none_is_complained_of_and_the_pool_goes_on(manager: Make) -> None:
     pool = manager(workers=1)
-    status = Status(pool.world.pool, lambda: RssWatch(pool.world.pool.policy), {}, pool.journal.recent)
+    status = Status(pool.world.pool, lambda: RssWatch(lambda: pool.world.pool.policy), {}, pool.journal.recent)
 
     deaf = Notifier(pool.world.pool, status, pool.journal, {'NOTIFY_SOCKET': 'tcp:1', 'WATCHDOG_USEC': '1'}, PID)
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -46,8 +46,9 @@ def now() -> float:
     return time.monotonic() - 5 * SPAN
 
 
-def watching(workers: list[Worker], now: float, span: float | None = SPAN) -> Watchdog:
-    watchdog = Watchdog(policy(span))
+def watching(workers: list[Worker], now: float, spans: Sequence[float | None] = (SPAN,)) -> Watchdog:
+    """Watch these; the first of `spans` is the one that is in force."""
+    watchdog = Watchdog(lambda: policy(spans[0]))
     for life, worker in enumerate(workers):
         watchdog.watch(life, worker.page, now)
         watchdog.ready(life, now)
@@ -55,14 +56,14 @@ def watching(workers: list[Worker], now: float, span: float | None = SPAN) -> Wa
 
 
 def test_without_the_knob_nothing_is_ever_due(workers: list[Worker], now: float) -> None:
-    watchdog = watching(workers, now, span=None)
+    watchdog = watching(workers, now, spans=[None])
 
     assert watchdog.next_deadline() is None
     assert watchdog.elapse(now + 10 * SPAN) == []
 
 
 def test_a_worker_is_looked_at_for_the_first_time_a_span_after_it_is_ready(workers: list[Worker], now: float) -> None:
-    watchdog = Watchdog(policy())
+    watchdog = Watchdog(lambda: policy())
     watchdog.watch(0, workers[0].page, now)
     assert watchdog.next_deadline() is None
 
@@ -119,7 +120,7 @@ def test_a_life_that_is_over_is_not_looked_at(workers: list[Worker], now: float)
 
 
 def test_a_life_without_a_page_is_not_looked_at(now: float) -> None:
-    watchdog = Watchdog(policy())
+    watchdog = Watchdog(lambda: policy())
     watchdog.watch(0, None, now)
     watchdog.ready(0, now)
     watchdog.ready(1, now)
@@ -140,14 +141,18 @@ def test_a_late_look_proves_nothing_and_gives_a_whole_span_again(workers: list[W
 
 
 def test_the_span_can_be_changed_and_turned_off_and_on(workers: list[Worker], now: float) -> None:
-    watchdog = watching(workers[:1], now, span=None)
+    spans: list[float | None] = [None]
+    watchdog = watching(workers[:1], now, spans=spans)
     workers[0].is_in_a_task_since(now)
 
-    watchdog.change(policy(10.0), now + 20)
+    spans[0] = 10.0
+    watchdog.policy_changed(now + 20)
     assert watchdog.next_deadline() == now + 30
-    watchdog.change(policy(None), now + 21)
+    spans[0] = None
+    watchdog.policy_changed(now + 21)
     assert watchdog.next_deadline() is None
-    watchdog.change(policy(20.0), now + 22)
+    spans[0] = 20.0
+    watchdog.policy_changed(now + 22)
 
     assert watchdog.elapse(now + 42) == [(0, 'in one task for 42s, longer than 20s')]
 

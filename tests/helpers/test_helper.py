@@ -48,7 +48,7 @@ class Turns:
     def __init__(self, kind: type[Helper]) -> None:
         self.poller: Poller[Handler] = Poller()
         self.notes: list[str] = []
-        self.helper = kind(self.poller, Children(self.poller), self._note, os.environ | {'PYTHONPATH': str(ROOT)}, 1.0)
+        self.helper = kind(self.poller, Children(self.poller), self._note, os.environ | {'PYTHONPATH': str(ROOT)}, lambda: 1.0)
         self.helper.want()
 
     def _note(self, level: int, message: str, event: str, /, **fields: object) -> None:

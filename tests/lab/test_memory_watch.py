@@ -19,7 +19,7 @@ class CgroupBench(Bench):
         self._leaf = leaf
 
     def watch(self, policy: Policy) -> MemoryWatch:
-        return CgroupWatch(policy)
+        return CgroupWatch(lambda: policy)
 
     def begin(self, watch: MemoryWatch, now: float) -> None:
         watch.watch(LIFE, self.subject.pid, self._leaf, now)

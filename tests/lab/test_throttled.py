@@ -89,7 +89,7 @@ def write(file, text):
 write('cgroup.procs', '0')
 logging.basicConfig(stream=sys.stdout)
 policy = Policy(concurrent_workers=1, worker_class_name='W', worker_module_name='w')
-slowness = Slowness(Journal(logging.getLogger('Supervisor'), policy))
+slowness = Slowness(Journal(logging.getLogger('Supervisor'), lambda: policy))
 write('memory.high', str(4 << 20))
 began, kept = time.monotonic(), []
 while time.monotonic() - began < 1.2 * LONG:

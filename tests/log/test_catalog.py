@@ -68,7 +68,7 @@ def test_a_message_that_can_be_explained_has_its_id_and_all_that_the_text_names(
     policy = Policy(
         worker_module_name='crawl_worker', worker_class_name='Worker', concurrent_workers=4, restart_budget=Budget(10, 60.0),
     )
-    journal = Journal(logging.getLogger('catalog'), policy)
+    journal = Journal(logging.getLogger('catalog'), lambda: policy)
     report = REPORTS[event]
     if report is None:
         journal.note(logging.CRITICAL, 'no cgroup', event)
