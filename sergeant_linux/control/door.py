@@ -69,4 +69,8 @@ def open_door(
         message = f'there is no control socket, so this pool can only be operated by signals ({error})'
         journal.note(logging.WARNING, message, 'no-control-socket')
         return Door(policy.name or default, None, None)
-    return Door(claim.name, Control(poller, desk, claim.listener, on_error, group), claim)
+    try:
+        return Door(claim.name, Control(poller, desk, claim.listener, on_error, group), claim)
+    except OSError as error:  # it can't be watched
+        claim.close()
+        raise CantRun(f'cannot open the control socket ({error})') from None

@@ -211,12 +211,18 @@ class Generations:
             self._happened(GenerationFailed(generation, message))
 
     def _launch(self, server: ForkServer, now: float) -> None:
-        """Start it, and watch it. Raises OSError."""
+        """Start it, and watch it: whole or not at all. Raises OSError."""
         server.start(now)
         self._has_begun = True
         assert server.control is not None and server.process is not None
-        self._poller.register(server.control, partial(self._on_control, server))
-        self._children.enter(server.process, partial(self._on_exit, server))
+        try:
+            self._poller.register(server.control, partial(self._on_control, server))
+            self._children.enter(server.process, partial(self._on_exit, server))
+        except OSError:
+            self._poller.unregister(server.control)
+            server.process.end()
+            server.close()
+            raise
 
     def _start_stand_in(self, generation: int) -> None:
         """Have somebody make workers while the fork server can't."""

@@ -83,9 +83,12 @@ class Loop:
 
     def begin(self) -> None:
         """Take the pool's name, and start its first worker. Raises `CantRun`."""
-        self._poller.register(self._host.inbox, self._on_signal)
         runner, journal = self.runner, self._journal
-        door = open_door(runner.pool.policy, self._environ, self._poller, runner.desk, journal, self._on_unsayable)
+        try:
+            self._poller.register(self._host.inbox, self._on_signal)
+            door = open_door(runner.pool.policy, self._environ, self._poller, runner.desk, journal, self._on_unsayable)
+        except OSError as error:
+            raise CantRun(f'cannot begin: {error}', error) from None
         self._parts.append(door)
         runner.status.name = door.name
         self._parts.append(Notifier(runner.pool, runner.status, journal, self._environ, os.getpid()))
@@ -173,7 +176,10 @@ class Loop:
         if log is None or not log.pollable or log.wants_write == self._log_is_watched:
             return
         if log.wants_write:
-            self._poller.register(log, self._on_log, EPOLLOUT)
+            try:
+                self._poller.register(log, self._on_log, EPOLLOUT)
+            except OSError:  # the next turn tries again
+                return
         else:
             self._poller.unregister(log)
         self._log_is_watched = log.wants_write

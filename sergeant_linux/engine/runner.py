@@ -99,7 +99,8 @@ LAST_PATIENCE: Final = 10.0
 """Seconds that workers have to leave, at most, when an error of our own ends the pool."""
 
 TOGETHER: Final = 0.1
-"""Seconds within which two stop signals are one: timeout(1) sends its own to a process and to its group."""
+"""Seconds within which two stop signals are one: timeout(1) sends its own to a process and to its group. They count
+from when the first has been obeyed, for that takes its time where workers are many."""
 
 
 class Observer(Protocol):
@@ -260,7 +261,8 @@ class Runner:
         whatever became of the one before; then the first error is raised."""
         close_all(
             *(partial(self._drop_unborn, lifeline) for lifeline in list(self._unborn.values())),
-            self._end_the_living,
+            self._ask_the_living_to_leave,
+            *(partial(self._end_one, lifeline) for lifeline in list(self._alive.values())),
             self._generations.close,
             self._end_what_is_left,
             *(part.close for part in self._parts()),
@@ -300,10 +302,9 @@ class Runner:
 
     def stop_signal(self, name: str) -> None:
         """The first one stops the pool in order, a later one kills it."""
-        now = time.monotonic()
         if self._asked_to_stop_at is None:
-            self._stop(f'{name} was received', name, now)
-        elif now - self._asked_to_stop_at > TOGETHER:
+            self._stop(f'{name} was received', name)
+        elif time.monotonic() - self._asked_to_stop_at > TOGETHER:
             self.kill_now(name)
 
     def kill_now(self, name: str) -> None:
@@ -347,12 +348,12 @@ class Runner:
         if now:
             self.kill_now('a request')
         elif not self.pool.stopping:
-            self._stop('a request was received', None, time.monotonic())
+            self._stop('a request was received', None)
 
-    def _stop(self, why: str, signal_name: str | None, now: float) -> None:
-        self._asked_to_stop_at = now
+    def _stop(self, why: str, signal_name: str | None) -> None:
         self._journal.note(logging.INFO, f'{why}, triggering a stopping process', 'stop', signal=signal_name)
         self.happened(PoolStopRequested())
+        self._asked_to_stop_at = time.monotonic()
 
     def change_policy(self, policy: Policy) -> None:
         """Go by this policy from now on. Raises OSError when the kernel refuses a limit."""
@@ -414,22 +415,31 @@ class Runner:
         try:
             process = lifeline.hear_hello()
         except Refused as refusal:
-            self._drop_unborn(lifeline)
-            self._births.settled(lifeline.number)
-            lost = self._generations.settled(lifeline.number) and isinstance(refusal, Unsaid)
-            self._stragglers.look_for_births()
-            self.happened(SpawnFailed(lifeline.number, str(refusal), lost=lost))
+            self._refuse(lifeline, str(refusal), unsaid=isinstance(refusal, Unsaid))
             return
         if process is not None:
+            try:
+                self._children.enter(process, partial(self._on_exit, lifeline))
+            except OSError as error:
+                process.end()  # it waits at its gate
+                self._refuse(lifeline, f'its process cannot be watched: {error}')
+                return
             del self._unborn[lifeline.number]
             self._alive[lifeline.number] = lifeline
-            self._children.enter(process, partial(self._on_exit, lifeline))
             lifeline.session_entry = self._estate.sessions.enter(process.pid, procfs.start_time(process.pid))
             for observer in self._observers():
                 observer.born(lifeline, time.monotonic())
             self._births.settled(lifeline.number)
             self._generations.settled(lifeline.number)
             self.happened(Spawned(lifeline.number, process.pid))
+
+    def _refuse(self, lifeline: Lifeline, why: str, *, unsaid: bool = False) -> None:
+        """No worker comes of this life. unsaid: nobody has said why."""
+        self._drop_unborn(lifeline)
+        self._births.settled(lifeline.number)
+        lost = self._generations.settled(lifeline.number) and unsaid
+        self._stragglers.look_for_births()
+        self.happened(SpawnFailed(lifeline.number, why, lost=lost))
 
     def _hear_the_unborn(self) -> None:
         for lifeline in list(self._unborn.values()):
@@ -563,7 +573,17 @@ class Runner:
             return
         page, (stacks, stacks_end) = _page(), _pipe()
         lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf, page, stacks)
-        self._poller.register(ours, partial(self._on_gate, lifeline))
+        try:
+            self._poller.register(ours, partial(self._on_gate, lifeline))
+        except OSError as error:  # ENOSPC: fs.epoll.max_user_watches
+            theirs.close()
+            if leaf is not None:
+                leaf.close_directory()
+            if stacks_end is not None:
+                os.close(stacks_end)
+            self._drop_unborn(lifeline)
+            self._will_not_be_born(life, f'its gate cannot be watched: {error}')
+            return
         self._generations.of(generation, life).request(
             life, theirs, leaf, page=page.fd if page else None, stacks=stacks_end
         )
@@ -606,20 +626,26 @@ class Runner:
                 self._estate.sessions.leave(lifeline.session_entry)
             self.happened(Unpopulated(life))
 
-    def _end_the_living(self) -> None:
-        """When an error of our own ends the pool: workers are asked to leave, and have their time for it; then they are
-        ended, without asking the core."""
+    def _ask_the_living_to_leave(self) -> None:
+        """When an error of our own ends the pool, workers have their time to leave, but not for ever."""
         for life in self._alive:
             self.signal(life, signal.SIGTERM)
         deadline = time.monotonic() + min(self.pool.policy.timeout_stop, LAST_PATIENCE)
-        for lifeline in list(self._alive.values()):
+        for lifeline in self._alive.values():
             assert lifeline.process is not None
-            lifeline.process.exited(deadline - time.monotonic())
-            self.signal(lifeline.number, signal.SIGKILL)
-            lifeline.process.exited(HELPER_PATIENCE)
-            lifeline.end(self._memory.highest(lifeline.number))
-            self._containment.end(lifeline.number, lifeline.process.pid, time.monotonic())
-            self._bury(lifeline)
+            lifeline.process.exited(max(0.0, deadline - time.monotonic()))
+
+    def _end_one(self, lifeline: Lifeline) -> None:
+        """End a worker without asking the core."""
+        process = lifeline.process
+        assert process is not None
+        self.signal(lifeline.number, signal.SIGKILL)
+        process.exited(HELPER_PATIENCE)
+        close_all(
+            lambda: lifeline.end(self._memory.highest(lifeline.number)),
+            lambda: self._containment.end(lifeline.number, process.pid, time.monotonic()),
+            partial(self._bury, lifeline),
+        )
 
     def _end_what_is_left(self) -> None:
         deadline = time.monotonic() + HELPER_PATIENCE
