@@ -73,4 +73,4 @@ def open_door(
         return Door(claim.name, Control(poller, desk, claim.listener, on_error, group), claim)
     except OSError as error:  # it can't be watched
         claim.close()
-        raise CantRun(f'cannot open the control socket ({error})') from None
+        raise CantRun(f'cannot open the control socket ({error})', error) from None
