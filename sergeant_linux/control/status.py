@@ -14,22 +14,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from sergeant_linux import __version__
 from sergeant_linux.containment.choice import Choice
+from sergeant_linux.containment.leaves import Leaf
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.reload import Reload
 from sergeant_linux.core.snapshot import SeatView, Snapshot
 from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.kernel import procfs
+from sergeant_linux.kernel.pidref import PidRef
 from sergeant_linux.log.recent import Recent, utc
 from sergeant_linux.log.words import Journal
-from sergeant_linux.wire.scoreboard import Look
-
-if TYPE_CHECKING:  # what is looked at, not what is used
-    from sergeant_linux.engine.lifeline import Lifeline
-    from sergeant_linux.engine.memory import MemoryWatch
+from sergeant_linux.wire.scoreboard import Look, Page
 
 Picture = dict[str, Any]
 
@@ -37,21 +35,35 @@ NOTHING: Final = Look(None, None, None, None, None)
 """What is known of a worker that says nothing of itself."""
 
 
+class Living(Protocol):
+    """A life that has a process, as far as it is looked at here."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def process(self) -> PidRef | None: ...
+    @property
+    def leaf(self) -> Leaf | None: ...
+    @property
+    def page(self) -> Page | None: ...
+
+
 class Status:
-    """Draws pictures of one pool. `memory`: the watch that is in use; `alive`: the lives that have a process."""
+    """Draws pictures of one pool. `highest`: gives the most memory that a life was seen with, in bytes; `alive`: the
+    lives that have a process."""
 
     def __init__(
         self,
         pool: Pool,
-        memory: 'Callable[[], MemoryWatch]',
-        alive: 'Mapping[int, Lifeline]',
+        highest: Callable[[int], int | None],
+        alive: Mapping[int, Living],
         recent: Recent,
     ) -> None:
         self.name = ''
         self.in_force: Callable[[], Choice | None] = lambda: None
         self.fork_server: Callable[[], Picture] = dict
         self._pool = pool
-        self._memory = memory
+        self._highest = highest
         self._alive = alive
         self._recent = recent
         self._began = time.time(), time.monotonic()
@@ -204,10 +216,10 @@ class Status:
             'restart_in_seconds': round(seat.restart_in, 3) if seat.restart_in is not None else None,
         }
 
-    def _look(self, lifeline: 'Lifeline') -> Look:
+    def _look(self, lifeline: Living) -> Look:
         return lifeline.page.look() if lifeline.page is not None else NOTHING
 
-    def _memory_of(self, lifeline: 'Lifeline | None') -> tuple[int | None, int | None]:
+    def _memory_of(self, lifeline: Living | None) -> tuple[int | None, int | None]:
         """Return what a life has now, and the most it has had, as its leaf or the own samples tell."""
         if lifeline is None or lifeline.process is None:
             return None, None
@@ -217,11 +229,11 @@ class Status:
                 return now, lifeline.leaf.memory_peak()
             with procfs.Statm(lifeline.process.pid) as statm:
                 now = statm.rss()
-            peak = max(now, self._memory().highest(lifeline.number) or 0)
+            peak = max(now, self._highest(lifeline.number) or 0)
         return now, peak
 
 
-def cpu_seconds(lifeline: 'Lifeline') -> float | None:
+def cpu_seconds(lifeline: Living) -> float | None:
     """Return the processor time of all that ran in the life's leaf, or else of the worker alone."""
     used = None
     with suppress(OSError):

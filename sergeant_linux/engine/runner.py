@@ -179,7 +179,7 @@ class Runner:
         self._unborn: dict[int, Lifeline] = {}
         self._alive: dict[int, Lifeline] = {}
         self._dead: dict[int, Lifeline] = {}
-        self.status: Final = Status(pool, lambda: self._memory, self._alive, journal.recent)
+        self.status: Final = Status(pool, lambda life: self._memory.highest(life), self._alive, journal.recent)
         self.status.fork_server = self._generations.picture
         self.desk: Final = Desk(pool, self.status, journal.recent, self)
         self._todo: deque[Command] = deque()

@@ -15,7 +15,6 @@ from sergeant_linux.control import notifier
 from sergeant_linux.control.notifier import EXTENSION, GRACE, LAST_RETRY, LONGEST_STATUS, PAUSE, Notifier
 from sergeant_linux.control.status import Status
 from sergeant_linux.core.events import Exited, Ready, Spawned
-from sergeant_linux.engine.memory import RssWatch
 from sergeant_linux.log.words import Journal
 from tests.core.fake_kernel import RAISED
 from tests.core.world import World, policy
@@ -33,8 +32,7 @@ class Manager:
         logger = logging.getLogger('test_notifier')
         logger.propagate = False
         self.journal = Journal(logger, lambda: self.world.pool.policy)
-        memory = RssWatch(lambda: self.world.pool.policy)
-        status = Status(self.world.pool, lambda: memory, {}, self.journal.recent)
+        status = Status(self.world.pool, lambda life: None, {}, self.journal.recent)
         environ = {'NOTIFY_SOCKET': '@' + where.getsockname()[1:].decode()}
         if usec is not None:
             environ |= {'WATCHDOG_USEC': str(usec), 'WATCHDOG_PID': str(PID)}
@@ -398,7 +396,7 @@ def test_a_manager_that_is_gone_is_complained_of_once(manager: Make) -> None:
 
 def test_an_address_that_is_none_is_complained_of_and_the_pool_goes_on(manager: Make) -> None:
     pool = manager(workers=1)
-    status = Status(pool.world.pool, lambda: RssWatch(lambda: pool.world.pool.policy), {}, pool.journal.recent)
+    status = Status(pool.world.pool, lambda life: None, {}, pool.journal.recent)
 
     deaf = Notifier(pool.world.pool, status, pool.journal, {'NOTIFY_SOCKET': 'tcp:1', 'WATCHDOG_USEC': '1'}, PID)
 
