@@ -144,11 +144,12 @@ def wait_until_empty(look: Callable[[], set[Process]]) -> set[Process]:
 
 
 def pytest_configure() -> None:
-    """Begin with the signals as a shell's foreground has them: a job in the background is started with SIGINT ignored, one
-    below nohup(1) with SIGHUP, and what is ignored is so in every program that a test starts (execve(2))."""
-    for signum, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    """Begin with the signals as a shell's foreground has them: a job in the background is started with SIGINT and SIGQUIT
+    ignored, one below nohup(1) with SIGHUP, and what is ignored is so in every program that a test starts (execve(2))."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    for signum, handler in usual.items():
         if signal.getsignal(signum) is signal.SIG_IGN:
-            signal.signal(signum, usual)
+            signal.signal(signum, handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 import pytest
 
+from sergeant_linux.engine.runner import TOGETHER
 from sergeant_linux.kernel import procfs
 from tests.scenarios.pool import Pool, kill, pool, wait_until
 
@@ -162,6 +164,7 @@ def test_a_second_stop_kills_and_is_not_waited_for(tmp_path: Path, way: list[str
         running.hear('here', count=2)
         tell(running, signal.SIGTERM)
         running.hear('told', count=2)
+        time.sleep(1.5 * TOGETHER)
 
         tell(running, signal.SIGTERM)
 
