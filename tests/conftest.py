@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -146,7 +146,11 @@ def wait_until_empty(look: Callable[[], set[Process]]) -> set[Process]:
 def pytest_configure() -> None:
     """Begin with the signals as a shell's foreground has them: a job in the background is started with SIGINT and SIGQUIT
     ignored, one below nohup(1) with SIGHUP, and what is ignored is so in every program that a test starts (execve(2))."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGQUIT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGQUIT: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
     for signum, handler in usual.items():
         if signal.getsignal(signum) is signal.SIG_IGN:
             signal.signal(signum, handler)
