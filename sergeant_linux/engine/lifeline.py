@@ -43,14 +43,12 @@ class Lifeline:
     def __init__(
         self,
         number: int,
-        slot: int,
         gate: socket.socket,
         leaf: Leaf | None,
         page: Page | None = None,
         stacks: int | None = None,
     ) -> None:
         self.number = number
-        self.slot = slot
         self.gate = gate
         self.leaf = leaf
         self.page = page

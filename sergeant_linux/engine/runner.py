@@ -511,9 +511,9 @@ class Runner:
 
     def _carry_out(self, command: Command) -> None:
         match command:
-            case Spawn(slot, life, generation):
+            case Spawn(life=life, generation=generation):
                 if self._births.may_begin(command):
-                    self._spawn(slot, life, generation)
+                    self._spawn(life, generation)
             case Go(slot, life):
                 self._alive[life].say(
                     {
@@ -555,7 +555,7 @@ class Runner:
             case _:
                 self._journal.tell(command, stopping=self.pool.stopping)
 
-    def _spawn(self, slot: int, life: int, generation: int) -> None:
+    def _spawn(self, life: int, generation: int) -> None:
         if (why_not := births.why_not()) is not None:
             self._will_not_be_born(life, why_not)
             return
@@ -572,7 +572,7 @@ class Runner:
             self._will_not_be_born(life, f'cannot make its cgroup ({explain(error)})')
             return
         page, (stacks, stacks_end) = _page(), _pipe()
-        lifeline = self._unborn[life] = Lifeline(life, slot, ours, leaf, page, stacks)
+        lifeline = self._unborn[life] = Lifeline(life, ours, leaf, page, stacks)
         try:
             self._poller.register(ours, partial(self._on_gate, lifeline))
         except OSError as error:  # ENOSPC: fs.epoll.max_user_watches
