@@ -27,6 +27,7 @@ from math import inf
 from typing import Final
 
 from sergeant_linux.control.status import Status
+from sergeant_linux.core import margins
 from sergeant_linux.core.pool import Pool
 from sergeant_linux.core.quorum import has_quorum
 from sergeant_linux.core.reload import Phase, Reload
@@ -38,9 +39,6 @@ PAUSE: Final = 0.25
 
 EXTENSION: Final = 20.0
 """Seconds that are asked for at a time; they are asked for again when half of them is over."""
-
-GRACE: Final = 5.0
-"""Seconds from the last SIGKILL to our own end."""
 
 FIRST_RETRY: Final = 0.02
 LAST_RETRY: Final = 1.0
@@ -138,7 +136,7 @@ class Notifier:
         if pool.stopping:
             if not self._is_stopping:
                 self._is_stopping = True
-                self._extend_at, self._extend_until = now, now + pool.policy.timeout_stop + GRACE
+                self._extend_at, self._extend_until = now, now + pool.policy.timeout_stop + margins.STOP
                 phases.append({'STOPPING': '1'})
             return phases
         if not self._is_ready and pool.ever_ready and pool.policy.ready_when == 'first':

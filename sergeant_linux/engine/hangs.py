@@ -11,15 +11,13 @@ Invariant: without the knob nothing is ever due; a life is found hung once.
 """
 
 from dataclasses import dataclass
-from typing import Final
 
 from sergeant_linux.core.deadlines import Deadlines
 from sergeant_linux.core.hang import Hung, judge
+from sergeant_linux.core.margins import LATE
 from sergeant_linux.core.policy import PolicyNow
 from sergeant_linux.engine.lifeline import Lifeline
 from sergeant_linux.wire.scoreboard import Page
-
-LATE: Final = 1.0
 
 
 @dataclass(slots=True)

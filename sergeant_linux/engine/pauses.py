@@ -22,15 +22,13 @@ import time
 from math import inf
 from typing import Final
 
+from sergeant_linux.core.margins import LATE
 from sergeant_linux.core.units import format_span
 from sergeant_linux.kernel.poller import Handler, Poller
 from sergeant_linux.log.words import Journal
 
 SLICE: Final = 1.0
 """The longest wait while a worker starts or stops, in seconds."""
-
-LATE: Final = 1.0
-"""Seconds by which a busy machine may wake us too late; more is a pause."""
 
 
 class Pauses:

@@ -26,6 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from sergeant_linux.core.margins import LEAST_RESERVE, RESERVE_SHARE
 from sergeant_linux.core.policy import Auto, BadValue, Policy
 from sergeant_linux.core.units import format_size
 from sergeant_linux.host import credentials, environment
@@ -35,10 +36,6 @@ from sergeant_linux.kernel import cgroup_v1, module_path
 from sergeant_linux.kernel.cgroup import UNLIMITED, Cgroup, own
 
 MIB: Final = 1024**2
-
-LEAST_RESERVE: Final = 64 * MIB
-RESERVE_SHARE: Final = 20
-"""One part in so many is the reserve, where that is more."""
 
 LEAST_SHARE: Final = 16 * MIB
 

@@ -27,6 +27,7 @@ from math import ceil, inf
 from typing import Final
 
 from sergeant_linux.control.names import FOLDER, LONGEST_NAME, LONGEST_PATH, SUFFIX
+from sergeant_linux.core import margins
 from sergeant_linux.core.policy import Auto, Policy
 from sergeant_linux.core.units import format_span
 from sergeant_linux.log import catalog
@@ -39,8 +40,6 @@ NOTIFY_RELOAD: Final = 253
 SUBGROUP: Final = 254
 CLOCK_WITHOUT_DEVICES: Final = 253
 
-START_MARGIN: Final = 30.0
-"""Seconds that a start may take beyond --timeout-start: for what comes before the first worker, and its backoff."""
 TRIES: Final = 20
 """Starts within `TRIES_SPAN` after which systemd gives up."""
 TRIES_SPAN: Final = 3600.0
@@ -49,10 +48,6 @@ PAUSE: Final = 5
 SPARED: Final = -900
 """The OOM killer takes the supervisor and the processes beside it last; a worker goes back to 0 before its first line
 of code. Root's supervisor sees to that itself, another uid may not."""
-STOP_MARGIN: Final = 5.0
-"""Seconds from the last SIGKILL to the supervisor's end, at most."""
-RESERVE: Final = 128 * 1024**2
-"""Memory of the supervisor, the fork server and the other helpers, with --memory-max=auto."""
 
 RATE_INTERVAL: Final = '1ms'
 RATE_BURST: Final = 10_000
@@ -239,8 +234,8 @@ def _life(plan: Plan) -> Iterator[str]:
     policy = plan.policy
     yield '# SIGTERM goes to the supervisor alone, which knows how to stop its workers, and takes --timeout-stop for it'
     yield 'KillMode=mixed'
-    yield f'TimeoutStartSec={_above(policy.timeout_start, START_MARGIN)}'
-    yield f'TimeoutStopSec={_above(policy.timeout_stop, STOP_MARGIN)}'
+    yield f'TimeoutStartSec={_above(policy.timeout_start, margins.START)}'
+    yield f'TimeoutStopSec={_above(policy.timeout_stop, margins.STOP)}'
     yield 'WatchdogSec=30'
     yield '# wrong usage (2) and a host that can not do what was asked for (4) do not heal by themselves;'
     yield '# what may pass by itself, no room for a process at the start, is 75'
@@ -314,7 +309,7 @@ def _identifier(plan: Plan) -> str:
 
 def _long_enough(policy: Policy) -> str:
     """Return a time in which so many starts fit, even if each fails at the last moment."""
-    start = policy.timeout_start + START_MARGIN + PAUSE
+    start = policy.timeout_start + margins.START + PAUSE
     return _above(max(TRIES_SPAN, TRIES * start), 0.0)
 
 
@@ -330,14 +325,14 @@ def _size(size: int) -> str:
 
 
 def memory_for(policy: Policy) -> int | None:
-    """Return what all of a pool may take: its workers, the successors that it may have beside them, and `RESERVE`;
+    """Return what all of a pool may take: its workers, the successors that it may have beside them, and a reserve;
     None where there is no number for it: no limit for a worker and none for all of them, or one that is still auto."""
     limit, workers, bounds = policy.max_worker_memory_usage, policy.concurrent_workers, []
     if limit is not None and not isinstance(limit, Auto) and not isinstance(workers, Auto):
         bounds.append((workers + policy.max_surge) * limit)
     if policy.pool_memory_max is not None:
         bounds.append(policy.pool_memory_max)
-    return min(bounds) + RESERVE if bounds else None
+    return min(bounds) + margins.RESERVE_OF_A_UNIT if bounds else None
 
 
 # systemd.

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from sergeant_linux.control import notifier
-from sergeant_linux.control.notifier import EXTENSION, GRACE, LAST_RETRY, LONGEST_STATUS, PAUSE, Notifier
+from sergeant_linux.control.notifier import EXTENSION, LAST_RETRY, LONGEST_STATUS, PAUSE, Notifier
 from sergeant_linux.control.status import Status
+from sergeant_linux.core import margins
 from sergeant_linux.core.events import Exited, Ready, Spawned
 from sergeant_linux.log.words import Journal
 from tests.core.fake_kernel import RAISED
@@ -254,7 +255,7 @@ def test_a_stop_is_told_at_once_and_asks_for_as_much_time_as_it_may_take(manager
     assert pool.look() == [{
         'STOPPING': '1',
         'STATUS': 'stopping: 2 workers are still there',
-        'EXTEND_TIMEOUT_USEC': str(int((3 + GRACE) * 1e6)),
+        'EXTEND_TIMEOUT_USEC': str(int((3 + margins.STOP) * 1e6)),
     }]
     assert pool.wait(60) == []
 
@@ -271,7 +272,7 @@ def test_a_long_stop_asks_for_its_time_again_and_again_until_it_is_over(manager:
 
     assert all(later <= now + span for (now, span), (later, _) in pairwise(asked))
     assert all(span <= EXTENSION for _, span in asked)
-    assert sum(asked[-1]) == pytest.approx(100 + GRACE)
+    assert sum(asked[-1]) == pytest.approx(100 + margins.STOP)
 
 
 def test_a_stop_without_end_is_given_its_time_for_ever(manager: Make) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from sergeant_linux.core.margins import LATE
 from sergeant_linux.core.policy import Policy
-from sergeant_linux.engine.hangs import LATE, Watchdog
+from sergeant_linux.engine.hangs import Watchdog
 from sergeant_linux.wire.scoreboard import SIGN, STARTED, Page, Pen
 
 SPAN = 60.0

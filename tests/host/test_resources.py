@@ -11,9 +11,10 @@ from uuid import uuid4
 
 import pytest
 
+from sergeant_linux.core.margins import LEAST_RESERVE
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.host import resources
-from sergeant_linux.host.resources import LEAST_RESERVE, MIB, NotEnough
+from sergeant_linux.host.resources import MIB, NotEnough
 from sergeant_linux.kernel import cgroup_v1
 from sergeant_linux.kernel.cgroup import Cgroup
 from tests.cli.asking import ask

@@ -20,15 +20,13 @@ from string import Template
 from typing import Final
 
 from sergeant_linux.control.names import FOLDER, LONGEST_NAME, SUFFIX
+from sergeant_linux.core import margins
 from sergeant_linux.core.policy import AUTO, NONE, Auto, BadValue, Policy
 from sergeant_linux.core.units import format_size, format_span
 from sergeant_linux.host import resources
 
 UID: Final = 10001
 """The user of the image, by number: nobody's on the host."""
-
-GRACE: Final = 4
-"""Seconds beyond --timeout-stop until the runtime kills: the supervisor's own SIGKILL to what is left comes first."""
 
 UNKNOWN_MEMORY: Final = 1024
 """MiB, where no limit tells how much a pool needs."""
@@ -115,7 +113,7 @@ def _common(deployment: Deployment) -> dict[str, object]:
         'memory': memory,
         'memory_reason': reason,
         'timeout_stop': format_span(policy.timeout_stop),
-        'grace': math.ceil(policy.timeout_stop) + GRACE,
+        'grace': math.ceil(policy.timeout_stop) + margins.STOP_OF_A_CONTAINER,
     }
 
 
