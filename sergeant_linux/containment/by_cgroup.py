@@ -31,6 +31,10 @@ end."""
 STEPS: Final = 512
 """How far a removal goes at a time: some milliseconds."""
 
+EMPTY_LOOKS: Final = 100
+"""A process leaves its cgroup on its way out, a moment before it can be reaped: an empty leaf is looked at so often for
+what was killed in it and fell to us."""
+
 TRIES: Final = 12
 """How often a removal may fail: for two seconds."""
 
@@ -42,6 +46,7 @@ class _Rest:
     leaf: Leaf
     pause: float = FIRST_LOOK
     unseen_since: float | None = None
+    empty_looks: int = 0
     killed: set[int] = field(default_factory=set)
 
 
@@ -102,9 +107,8 @@ class ByCgroup:
 
     def _is_over(self, life: int, now: float) -> bool:
         rest = self._rests[life]
-        for pid in rest.killed:
-            reap(pid)
         is_populated = rest.leaf.is_populated()
+        rest.killed = {pid for pid in rest.killed if not reap(pid)}
         if is_populated is not None:
             rest.unseen_since = None
         elif rest.unseen_since is None:
@@ -113,6 +117,10 @@ class ByCgroup:
             rest.killed |= rest.leaf.kill()
             rest.pause = min(LONGEST_PAUSE, 2 * rest.pause)
             self._looks.arm(life, now + rest.pause)
+            return False
+        if rest.killed and rest.empty_looks < EMPTY_LOOKS:
+            rest.empty_looks += 1
+            self._looks.arm(life, now + FIRST_LOOK)
             return False
         del self._rests[life]
         self._begin_removal(life, rest.leaf, now)

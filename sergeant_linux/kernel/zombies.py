@@ -4,7 +4,6 @@ By number, and safe so: a child that nobody has reaped keeps its pid.
 """
 
 import os
-from contextlib import suppress
 
 
 def any_zombie() -> int | None:
@@ -16,7 +15,9 @@ def any_zombie() -> int | None:
     return status.si_pid if status is not None else None
 
 
-def reap(pid: int) -> None:
-    """Reap this child if it is a zombie."""
-    with suppress(ChildProcessError):
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+def reap(pid: int) -> bool:
+    """Reap this child if it is a zombie; False while it is a child that has not ended."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG) is not None
+    except ChildProcessError:
+        return True
