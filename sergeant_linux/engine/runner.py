@@ -79,7 +79,7 @@ from sergeant_linux.engine.pauses import Pauses
 from sergeant_linux.engine.stacks import Stacks, pipe
 from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.helpers.flight import FlightRecorder
-from sergeant_linux.helpers.helper import Helper
+from sergeant_linux.helpers.helper import Helper, Household
 from sergeant_linux.helpers.staff import Limiter, Meter, Undertaker
 from sergeant_linux.host import CantRun, credentials, descriptors
 from sergeant_linux.host.delegation import NotOurs
@@ -152,12 +152,11 @@ class Runner:
         birth_comm = f'sgt-{token}'
         self._estate = Estate(self.pool_name)
         marked = {**environ, POOL: self.pool_name}
-        self._undertaker = Undertaker(self._estate, poller, children, journal.note, marked, retry)
-        self._meter = Meter(poller, children, journal.note, marked, retry)
-        self._limiter = Limiter(poller, children, journal.note, marked, retry)
-        self._flight = FlightRecorder(
-            policy.flight_recorder, pool, chance, poller, children, journal.note, marked, retry
-        )
+        household = Household(poller, children, journal.note, marked, retry)
+        self._undertaker = Undertaker(self._estate, household)
+        self._meter = Meter(household)
+        self._limiter = Limiter(household)
+        self._flight = FlightRecorder(policy.flight_recorder, pool, chance, household)
         self._helpers: tuple[Helper, ...] = (self._undertaker, self._meter, self._limiter, self._flight)
         self._stragglers = Stragglers(self.pool_name, birth_comm, is_ours=host.is_ours)
 

@@ -12,7 +12,7 @@ Invariant: nothing here blocks before the end; every file begins with a line fro
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
 from typing import Final
@@ -21,10 +21,8 @@ from sergeant_linux.core.commands import Command
 from sergeant_linux.core.events import Event
 from sergeant_linux.core.flight import beginning, line
 from sergeant_linux.core.pool import Pool
-from sergeant_linux.helpers.helper import Helper, Note
+from sergeant_linux.helpers.helper import Helper, Household
 from sergeant_linux.helpers.recorder import BEGINS, GOES_ON, LONGEST_PIECE
-from sergeant_linux.kernel.children import Children
-from sergeant_linux.kernel.poller import Handler, Poller
 
 SIZE: Final = 8 * 1024**2
 """Bytes of both files together."""
@@ -45,19 +43,9 @@ class FlightRecorder(Helper):
     title = 'recorder'
     module = 'sergeant_linux.helpers.recorder'
 
-    def __init__(
-        self,
-        path: str | None,
-        pool: Pool,
-        chance: Random,
-        poller: Poller[Handler],
-        children: Children,
-        note: Note,
-        environ: Mapping[str, str],
-        retry: Callable[[], float],
-    ) -> None:
+    def __init__(self, path: str | None, pool: Pool, chance: Random, household: Household) -> None:
         """path: the file, None: there is no record. chance: the pool's."""
-        super().__init__(poller, children, note, environ, retry)
+        super().__init__(household)
         self._path = path
         self._pool = pool
         self._chance = chance

@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import ClassVar, Final, Protocol
 
 from sergeant_linux.helpers import AT_WORK
@@ -39,6 +40,17 @@ class Note(Protocol):
     def __call__(self, level: int, message: str, event: str, /, **fields: object) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Household:
+    """What all helpers of a supervisor share. `retry` gives the seconds to wait when no process can be made."""
+
+    poller: Poller[Handler]
+    children: Children
+    note: Note
+    environ: Mapping[str, str]
+    retry: Callable[[], float]
+
+
 class Helper:
     """One process after another that does the same. A subclass says which module, what it is given, what it says."""
 
@@ -50,22 +62,14 @@ class Helper:
     """Seconds between the end of one and the start of the next."""
     patience: ClassVar[float] = PATIENCE
 
-    def __init__(
-        self,
-        poller: Poller[Handler],
-        children: Children,
-        note: Note,
-        environ: Mapping[str, str],
-        retry: Callable[[], float],
-    ) -> None:
-        """retry: gives the seconds to wait when no process can be made."""
+    def __init__(self, household: Household) -> None:
         self.process: PidRef | None = None
         self.at_work = False
-        self._poller = poller
-        self._children = children
-        self._note = note
-        self._environ = environ
-        self._retry = retry
+        self._poller = household.poller
+        self._children = household.children
+        self._note = household.note
+        self._environ = household.environ
+        self._retry = household.retry
         self._control: socket.socket | None = None
         self._due: float | None = None
         self._deadline: float | None = None

@@ -9,9 +9,7 @@ from typing import Final
 
 from sergeant_linux.forkserver.estate import Estate
 from sergeant_linux.helpers import DISMISSED
-from sergeant_linux.helpers.helper import Helper, Note
-from sergeant_linux.kernel.children import Children
-from sergeant_linux.kernel.poller import Handler, Poller
+from sergeant_linux.helpers.helper import Helper, Household
 
 FAREWELL: Final = 1.0
 """Seconds that the undertaker may take to leave once it is dismissed."""
@@ -24,16 +22,8 @@ class Undertaker(Helper):
     module = 'sergeant_linux.helpers.undertaker'
     replace_after = 0.1
 
-    def __init__(
-        self,
-        estate: Estate,
-        poller: Poller[Handler],
-        children: Children,
-        note: Note,
-        environ: Mapping[str, str],
-        retry: Callable[[], float],
-    ) -> None:
-        super().__init__(poller, children, note, environ, retry)
+    def __init__(self, estate: Estate, household: Household) -> None:
+        super().__init__(household)
         self._estate = estate
 
     def given(self) -> tuple[Sequence[str], Sequence[int]]:
@@ -59,15 +49,8 @@ class Meter(Helper):
     title = 'meter'
     module = 'sergeant_linux.helpers.meter'
 
-    def __init__(
-        self,
-        poller: Poller[Handler],
-        children: Children,
-        note: Note,
-        environ: Mapping[str, str],
-        retry: Callable[[], float],
-    ) -> None:
-        super().__init__(poller, children, note, environ, retry)
+    def __init__(self, household: Household) -> None:
+        super().__init__(household)
         self.answered: Callable[[int, int | None, float], None] = lambda life, measured, now: None
         self.dropped: Callable[[Collection[int], float], None] = lambda lives, now: None
         self._asked: set[int] = set()
@@ -114,15 +97,8 @@ class Limiter(Helper):
     module = 'sergeant_linux.helpers.limiter'
     patience = 60.0
 
-    def __init__(
-        self,
-        poller: Poller[Handler],
-        children: Children,
-        note: Note,
-        environ: Mapping[str, str],
-        retry: Callable[[], float],
-    ) -> None:
-        super().__init__(poller, children, note, environ, retry)
+    def __init__(self, household: Household) -> None:
+        super().__init__(household)
         self._files: dict[str, str] = {}
 
     def is_wanted(self) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from sergeant_linux.core.policy import Policy
 from sergeant_linux.engine.memory import FoundOut, MemoryWatch, MeterWatch, RssWatch
+from sergeant_linux.helpers.helper import Household
 from sergeant_linux.helpers.staff import Meter
 from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
@@ -29,7 +30,9 @@ class MeterBench(RssBench):
     def __init__(self) -> None:
         super().__init__()
         self.poller: Poller[Handler] = Poller()
-        self.meter = Meter(self.poller, Children(self.poller), lambda *_, **__: None, os.environ, lambda: 1.0)
+        self.meter = Meter(
+            Household(self.poller, Children(self.poller), lambda *_, **__: None, os.environ, lambda: 1.0)
+        )
         self.found: list[FoundOut] = []
 
     def watch(self, policy: Policy) -> MemoryWatch:

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from sergeant_linux.helpers.helper import Helper
+from sergeant_linux.helpers.helper import Helper, Household
 from sergeant_linux.kernel.children import Children
 from sergeant_linux.kernel.poller import Handler, Poller
 
@@ -48,7 +48,8 @@ class Turns:
     def __init__(self, kind: type[Helper]) -> None:
         self.poller: Poller[Handler] = Poller()
         self.notes: list[str] = []
-        self.helper = kind(self.poller, Children(self.poller), self._note, os.environ | {'PYTHONPATH': str(ROOT)}, lambda: 1.0)
+        environ = os.environ | {'PYTHONPATH': str(ROOT)}
+        self.helper = kind(Household(self.poller, Children(self.poller), self._note, environ, lambda: 1.0))
         self.helper.want()
 
     def _note(self, level: int, message: str, event: str, /, **fields: object) -> None:
